@@ -1,0 +1,16 @@
+"""The aggregator: lines in, the points of each flush window out.
+
+    interface      what every engine does, and the limits that it keeps
+    generations    a table that forgets what has not been used for a while
+    heads          head -> series: the grammar, tags and cardinality limits, once per head
+    accumulators   what one series gathers in one window, by kind
+    interval       a window: open while lines arrive, then retired and read out in chunks
+    pure           the engine in Python
+
+No socket, clock, logger or store: `now` is an argument.
+"""
+
+from collector.engine.interface import Engine, Interval, Limits, RefusedLine
+from collector.engine.pure import PureEngine
+
+__all__ = ["Engine", "Interval", "Limits", "PureEngine", "RefusedLine"]

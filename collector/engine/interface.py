@@ -1,0 +1,104 @@
+"""What every engine does. The Python engine is the reference; a compiled one must agree with it."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from collector.model import Check, Event, Point, Window
+from collector.statsd.lines import Profile
+
+Sender = str | tuple[str | int, ...]  # a socket's peer address as the socket gives it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds on what clients can make the collector hold. Each hit is counted, by limit."""
+
+    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}  # noqa: RUF012
+
+    series: int = 1_000_000
+    """Series known at one time. New ones beyond it are refused (`cardinality`), known ones go on.
+    A million idle series cost about half a gigabyte with the Python engine."""
+    series_per_metric: int = 100_000
+    """Series of one metric name: a tag that holds user ids stops here, before it eats all the room."""
+    tags: int = 64
+    """Tags of one series. A line with more is refused (`too_long`)."""
+    name: int = 256
+    """Characters of a metric name. A longer one is refused (`too_long`)."""
+    line: int = 8192
+    """Bytes of a line. A longer one is refused (`too_long`) and a stream goes on at the next line."""
+    heads: int = 2_000_000
+    """Distinct spellings of series (name, type, rate and tags as sent) that are remembered. Beyond
+    it nothing is lost, but each line of a further spelling is read from scratch."""
+    set_members: int = 100_000
+    """Distinct members of one set held in memory. When reached they are written early."""
+    samples: int = 200
+    """Newest raw samples of a timer kept in a flush window, and in the store. All are counted and go
+    into the sketch whatever this is."""
+    events: int = 1_000
+    """Events and service checks taken in one flush window; more are refused (`cardinality`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedLine:
+    """One refused line as it is shown: `at` in seconds of Unix time, `line` escaped and cut."""
+
+    at: float
+    reason: str
+    message: str
+    sender: str
+    line: str
+
+
+class Interval(Protocol):
+    """A retired window, to be read out once."""
+
+    window: Window
+    events: list[Event]
+    checks: list[Check]
+
+    def chunks(self, size: int) -> Iterator[tuple[Window, list[Point]]]:
+        """The points, at most `size` at a time, each with the window that it belongs to.
+
+        That is the interval's own window, or an earlier or later one for samples that carried a
+        timestamp. The work is done as it is asked for, so a caller may pause between chunks.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """Lines in, intervals out. All counts only ever grow."""
+
+    name: str
+    rejected: Counter[str]  # refused lines, or bits of lines, by reason
+    odd: Counter[str]
+    limit_hits: Counter[str]
+    refused: deque[RefusedLine]  # the last ones, newest last
+
+    @property
+    def series(self) -> int:
+        """Series known now."""
+        ...
+
+    def add_profile(self, profile: Profile) -> int:
+        """Registers how a listener reads lines; the number is for `ingest`."""
+        ...
+
+    def ingest(self, profile: int, data: bytes, sender: Sender, now: float) -> int:
+        """Takes one datagram, or whole lines of a stream; the number of lines that were in it."""
+        ...
+
+    def refuse(self, reason: str, line: bytes, sender: Sender, now: float) -> None:
+        """Counts and keeps a line that a listener had to refuse before it was whole."""
+        ...
+
+    def flush(self, now: float) -> list[Interval]:
+        """The windows that have ended by `now`, oldest first."""
+        ...
+
+    def close(self, now: float) -> list[Interval]:
+        """All windows, the open one included."""
+        ...

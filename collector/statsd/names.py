@@ -1,0 +1,105 @@
+"""Names and tags, and the dialects that put tags into the name.
+
+    influx      name,key=value,key=value
+    signalfx    name[key=value,key=value]
+    librato     name#key=value,key=value
+    graphite    name;key=value;key=value
+
+A name that reads as one of them where the listener does not speak it is refused (`dialect_off`)
+rather than kept as a strange name: the tags would be lost in it without a sign.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Final
+
+from collector.statsd.refusal import Refusal
+
+
+class Dialect(StrEnum):
+    """Where tags may stand in the name."""
+
+    INFLUX = "influx"
+    SIGNALFX = "signalfx"
+    LIBRATO = "librato"
+    GRAPHITE = "graphite"
+
+
+_PAIRS: Final = r"[^=,;\[\]#]+=[^,;\]]*"
+_DIALECTS: Final[dict[Dialect, tuple[re.Pattern[str], str]]] = {
+    Dialect.INFLUX: (re.compile(rf"([^,=;\[\]#]+),({_PAIRS}(?:,{_PAIRS})*)"), ","),
+    Dialect.SIGNALFX: (re.compile(rf"([^,=;\[\]#]+)\[({_PAIRS}(?:,{_PAIRS})*)\]"), ","),
+    Dialect.LIBRATO: (re.compile(rf"([^,=;\[\]#]+)#({_PAIRS}(?:,{_PAIRS})*)"), ","),
+    Dialect.GRAPHITE: (re.compile(rf"([^,=;\[\]#]+);({_PAIRS}(?:;{_PAIRS})*)"), ";"),
+}
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_BLANKS: Final = re.compile(r"\s+")
+_NOT_KEY: Final = re.compile(r"[^\w./-]+")
+
+
+def parse_name(
+    raw: bytes, *, longest: int, sanitise: bool, dialects: frozenset[Dialect]
+) -> tuple[str, list[str]]:
+    """(name, tags of a dialect) of the bytes before the first colon; Refusal otherwise.
+
+    `longest` is in characters. Sanitising is etsy's: blanks become "_" and "/" becomes "-"; letters
+    beyond ASCII stay, since dropping them would merge series.
+    """
+    if not raw:
+        raise Refusal("empty_name")
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError as error:
+        raise Refusal("invalid_utf8", error.start, repr(raw[error.start : error.end])) from None
+    if control := _CONTROL.search(name):
+        at = len(name[: control.start()].encode())
+        raise Refusal("control_char", at, repr(control[0]))
+    name, tags = _split_dialect(name, dialects) if "=" in name else (name, [])
+    if len(name) > longest:
+        raise Refusal("too_long", 0, f"a name of {len(name)} characters, the limit is {longest}")
+    if sanitise:
+        name = _BLANKS.sub("_", name).replace("/", "-")
+    return name, tags
+
+
+def _split_dialect(name: str, spoken: frozenset[Dialect]) -> tuple[str, list[str]]:
+    for dialect, (pattern, separator) in _DIALECTS.items():
+        if match := pattern.fullmatch(name):
+            if dialect not in spoken:
+                raise Refusal("dialect_off", len(match[1].encode()), f"{dialect} tags")
+            pairs = (pair.partition("=") for pair in match[2].split(separator))
+            return match[1], [clean_tag(key, value)[0] for key, _, value in pairs]
+    return name, []
+
+
+def parse_tags(raw: bytes) -> tuple[list[str], bool]:
+    """(tags, whether one was odd) of the bytes after "#".
+
+    The metric survives whatever its tags are: a tag without a key is skipped, bytes that are no
+    UTF-8 and characters that a label cannot hold are replaced, and `odd` says so.
+    """
+    tags: list[str] = []
+    odd = False
+    for tag in raw.decode("utf-8", "replace").split(","):
+        if not tag:
+            continue
+        key, _, value = tag.partition(":")
+        clean, changed = clean_tag(key, value)
+        odd |= changed
+        if clean:
+            tags.append(clean)
+    return tags, odd or b"\xef\xbf\xbd" not in raw and any("\ufffd" in tag for tag in tags)
+
+
+def clean_tag(key: str, value: str) -> tuple[str, bool]:
+    """("key:value", "key" or "" if nothing is left of the key; whether anything was changed)."""
+    clean_key = _NOT_KEY.sub("_", key)
+    if clean_key != key:
+        clean_key = clean_key.strip("_")
+    clean_value = _CONTROL.sub("_", value).strip().replace("|", "_").replace(",", "_")
+    changed = clean_key != key or clean_value != value or not clean_key
+    if not clean_key:
+        return "", changed
+    return (f"{clean_key}:{clean_value}" if clean_value else clean_key), changed

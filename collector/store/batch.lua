@@ -1,0 +1,116 @@
+-- Applies one batch of one shard, once.
+--
+--   KEYS   1 q  2 last  3 total  4 ix, then the keys of the operations in their order
+--   ARGV   1 seq  2 prev  3 seconds that q lives, then groups: op, count, ttl, and count times its arguments
+--
+-- The batch carries the number of the batch before it. What q says decides:
+--
+--   q >= seq    applied before: a repeat after a lost reply. Nothing is done.
+--   q == prev   the next one. q is set first: if the server refuses to write (OOM, READONLY, MISCONF) the
+--               script ends there, with nothing applied. After it no error stops the batch half-way: each
+--               operation is called protected and its error collected.
+--   otherwise   something is missing. Nothing is done; the collector goes back to what the server has.
+--
+-- Reply: {1, seq, errors...} applied, {0, q} repeat, {-1, q} gap (q is -1 when there is none).
+
+local call, pcall_ = redis.call, redis.pcall
+local seq, prev = tonumber(ARGV[1]), tonumber(ARGV[2])
+local q = tonumber(call('GET', KEYS[1]) or -1)
+if q >= seq then return {0, q} end
+if q ~= prev and not (q == -1 and prev == 0) then return {-1, q} end
+call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
+
+local errors = {}
+local function try(key, ...)
+  local reply = pcall_(...)
+  if type(reply) == 'table' and reply.err then
+    if #errors < 8 then errors[#errors + 1] = key .. ': ' .. reply.err end
+    return nil
+  end
+  return reply
+end
+
+-- HINCRBY is exact up to 2^63 and stores an integer in few bytes; it refuses fractions and overflow, which
+-- HINCRBYFLOAT then takes.
+local function add(key, field, delta)
+  local reply = pcall_('HINCRBY', key, field, delta)
+  if type(reply) == 'table' and reply.err then try(key, 'HINCRBYFLOAT', key, field, delta) end
+end
+
+local function number(value)
+  if value == math.floor(value) and math.abs(value) < 2 ^ 53 then return string.format('%.0f', value) end
+  local short = string.format('%.15g', value)
+  return tonumber(short) == value and short or string.format('%.17g', value)
+end
+
+-- Lua passes at most 8000 values to a call.
+local function spread(command, key, from, count)
+  for first = from, from + count - 1, 5000 do
+    try(key, command, key, unpack(ARGV, first, math.min(first + 4999, from + count - 1)))
+  end
+end
+
+local k, a = 5, 4
+local ops = {}
+
+ops.C = function(key)                          -- counter: slot, increment, field of the total
+  add(key, ARGV[a], ARGV[a + 1])
+  add(KEYS[3], ARGV[a + 2], ARGV[a + 1])
+  a = a + 3
+end
+
+ops.G = function(key)                          -- gauge: slot, field of last, ms, set or move, value
+  local slot, field, ms, how, value = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
+  a = a + 5
+  local last = try(KEYS[2], 'HGET', KEYS[2], field) or ''
+  local last_ms, last_value = string.match(last, '^(%d+):(.*)$')
+  local late = last_ms and tonumber(last_ms) > tonumber(ms)
+  if how == 'move' then                        -- adds to what there is, so moves of several collectors add up
+    value = number((tonumber(last_value) or 0) + tonumber(value))
+    try(KEYS[2], 'HSET', KEYS[2], field, (late and last_ms or ms) .. ':' .. value)
+  elseif not late then
+    try(KEYS[2], 'HSET', KEYS[2], field, ms .. ':' .. value)
+  end
+  try(key, late and 'HSETNX' or 'HSET', key, slot, value)
+end
+
+ops.D = function(key)                          -- sketch: field, blob
+  try(key, 'HSET', key, ARGV[a], ARGV[a + 1])
+  a = a + 2
+end
+
+ops.T = function(key)                          -- samples: how many to keep, n, then n times score, member
+  local keep, n = tonumber(ARGV[a]), tonumber(ARGV[a + 1])
+  spread('ZADD', key, a + 2, 2 * n)
+  try(key, 'ZREMRANGEBYRANK', key, 0, -keep - 1)
+  a = a + 2 + 2 * n
+end
+
+ops.S = function(key)                          -- set: n, then n members
+  local n = tonumber(ARGV[a])
+  spread('PFADD', key, a + 1, n)
+  a = a + 1 + n
+end
+
+ops.X = function(key)                          -- stream: longest, n, then n fields and values
+  local longest, n = ARGV[a], tonumber(ARGV[a + 1])
+  try(key, 'XADD', key, 'MAXLEN', '~', longest, '*', unpack(ARGV, a + 2, a + 1 + n))
+  a = a + 2 + n
+end
+
+while a <= #ARGV do
+  local op, count, ttl = ARGV[a], tonumber(ARGV[a + 1]), ARGV[a + 2]
+  a = a + 3
+  if op == 'R' then                            -- registry: n times field, last seen
+    spread('HSET', KEYS[4], a, 2 * count)
+    a = a + 2 * count
+  else
+    for _ = 1, count do
+      local key = KEYS[k]
+      k = k + 1
+      ops[op](key)
+      if ttl ~= '0' then try(key, 'EXPIRE', key, ttl) end
+    end
+  end
+end
+return {1, seq, unpack(errors)}

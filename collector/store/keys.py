@@ -1,0 +1,101 @@
+"""Every key and field in the store.
+
+All keys of a series lie in one of 64 shards, and all keys of a shard carry one hash tag, so that one
+script call can write a shard's batch, in a Redis Cluster too. `{t}` is the tag, like `{m07-3}`:
+
+    {t}:c:<series>:<res>:<chunk>   hash    slot -> increment of a counter
+    {t}:g:<series>:<res>:<chunk>   hash    slot -> last value of a gauge
+    {t}:d:<series>:<res>:<chunk>   hash    <slot>:<collector>.<seq> -> sketch of a timer (see `sketch`)
+    {t}:t:<series>                 zset    <value>:<collector>.<seq>.<n>, by ms: newest samples of a timer
+    {t}:s:<series>:60:<minute>     HLL     members of a set; <minute> is Unix time / 60
+    {t}:total                      hash    c<series> -> running total of a counter
+    {t}:last                       hash    g<series> -> <ms>:<value>, a gauge's clock and current value
+    {t}:ix                         hash    <kind><series> -> when last seen, in seconds; the registry
+    {t}:q:<collector>              string  number of the last batch applied
+    {t}:events, {t}:checks         stream  DogStatsD events and service checks, in the first shard
+    m:meta                         hash    schema version, number of shards, resolutions
+
+    <series>   the canonical text: name|#tag,tag (see `model`)
+    <res>      seconds a slot, the flush interval
+    <chunk>    floor(time / (res * 120)), and slot = floor(time / res) % 120: 120 slots to a hash, which
+               keeps it a listpack, 6 bytes a point
+    <collector>  a random name, new at each start: a batch of an earlier life that arrives late can never be
+               taken for one of this life
+
+The prefix "m" is a setting. A tag's suffix is chosen so that shard i falls into the i-th 64th of the cluster's
+16384 hash slots: any number of nodes gets an even share.
+"""
+
+from __future__ import annotations
+
+from binascii import crc_hqx
+from typing import Final
+
+import xxhash
+
+from collector.model import Series
+
+SCHEMA: Final = 1
+SHARDS: Final = 64
+SLOTS: Final = 120  # slots of one chunk
+SET_SECONDS: Final = 60  # what one HLL covers
+_CLUSTER_SLOTS: Final = 16384
+
+
+class KeySpace:
+    """Names keys under one prefix and one resolution."""
+
+    def __init__(self, prefix: str, resolution: int) -> None:
+        """`resolution` in seconds: what one slot of a chunk covers."""
+        self.prefix = prefix
+        self.resolution = resolution
+        self.chunk_seconds = resolution * SLOTS
+        self.tags: list[bytes] = [_tag(prefix, shard) for shard in range(SHARDS)]
+        self.meta = f"{prefix}:meta".encode()
+
+    def shard(self, series: Series) -> int:
+        """The shard that holds a series."""
+        return xxhash.xxh64_intdigest(series.key.encode()) % SHARDS
+
+    def chunk(self, at: float) -> int:
+        """The number of the chunk that holds a time."""
+        return int(at // self.chunk_seconds)
+
+    def slot(self, at: float) -> int:
+        """The slot of a time within its chunk."""
+        return int(at // self.resolution) % SLOTS
+
+    def slot_start(self, chunk: int, slot: int) -> int:
+        """When a slot starts, in seconds of Unix time."""
+        return chunk * self.chunk_seconds + slot * self.resolution
+
+    def base(self, letter: bytes, series: Series) -> bytes:
+        """What the keys of a series with chunks start with, and the whole key of its samples."""
+        return b"%b:%b:%b" % (self.tags[self.shard(series)], letter, series.text.encode())
+
+    def chunked(self, letter: bytes, series: Series, chunk: int) -> bytes:
+        """A chunk's key; `letter` is c, g or d."""
+        return b"%b:%d:%d" % (self.base(letter, series), self.resolution, chunk)
+
+    def members(self, series: Series, minute: int) -> bytes:
+        """The HyperLogLog of a set in one minute of Unix time."""
+        return b"%b:%d:%d" % (self.base(b"s", series), SET_SECONDS, minute)
+
+    def shard_key(self, shard: int, name: bytes) -> bytes:
+        """A key of a whole shard: total, last, ix, events, checks."""
+        return self.tags[shard] + b":" + name
+
+    def sequence(self, shard: int, collector: bytes) -> bytes:
+        """Where a collector's last applied batch is noted."""
+        return self.tags[shard] + b":q:" + collector
+
+
+def _tag(prefix: str, shard: int) -> bytes:
+    width = _CLUSTER_SLOTS // SHARDS
+    suffix = 0
+    while True:
+        inner = b"%b%02d-%d" % (prefix.encode(), shard, suffix)
+        # Redis Cluster's CRC16 is the XMODEM one, which the standard library calls crc_hqx.
+        if crc_hqx(inner, 0) % _CLUSTER_SLOTS // width == shard:
+            return b"{" + inner + b"}"
+        suffix += 1
