@@ -1,8 +1,8 @@
 """Lines per CPU-second: the whole daemon beside a bare receive-and-count loop, over UDP on loopback.
 
-Each is a process of its own, fed by the same sender for the same time, in turn, several times. CPU time is what
-the kernel accounts to the process, lines are what it says it has received; what the kernel dropped because
-the process was saturated is no part of either.
+Each is a process of its own, fed by the same sender for the same time, in turn, several times. CPU time is
+what the kernel accounts to the process, lines are what it says it has received; what the kernel dropped
+because the process was saturated is no part of either.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The load: datagrams of StatsD lines, the same for every program and every run.
 
-"Mixed" is 60 % counters, 20 % timers, 10 % gauges and 10 % sets over the given number of series, names of some
-35 characters, values as services send them: small counts, milliseconds with two digits behind the point,
+"Mixed" is 60 % counters, 20 % timers, 10 % gauges and 10 % sets over the given number of series, names of
+some 35 characters, values as services send them: small counts, milliseconds with two digits behind the point,
 integers, 5000 distinct members.
 """
 

@@ -175,9 +175,7 @@ class Daemon:
     @contextlib.asynccontextmanager
     async def _http(self, client: Redis) -> AsyncIterator[None]:
         settings = self.settings
-        reader = Reader(
-            client, self.keys, idle_expiry=settings.idle_expiry, refresh=self._refresh
-        )
+        reader = Reader(client, self.keys, idle_expiry=settings.idle_expiry, refresh=self._refresh)
         runner = web.AppRunner(create_app(self, reader, settings.http), access_log=None)
         await runner.setup()
         listen = settings.http.listen

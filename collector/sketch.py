@@ -138,9 +138,7 @@ class Sketch:
         weights = [self.zero, *self.positive.values(), *self.negative.values()]
         fractional = not all(weight.is_integer() for weight in weights)
         flags = _FRACTIONAL if fractional else 0
-        out = bytearray(
-            _HEADER.pack(_VERSION, flags, self.count, self.sum, self.min, self.max)
-        )
+        out = bytearray(_HEADER.pack(_VERSION, flags, self.count, self.sum, self.min, self.max))
         _put_weight(out, self.zero, fractional)
         for side in bins:
             _put_varint(out, len(side))
@@ -156,9 +154,7 @@ class Sketch:
         """Reads what `encode` wrote; ValueError for anything else."""
         sketch = cls()
         try:
-            version, flags, sketch.count, sketch.sum, sketch.min, sketch.max = (
-                _HEADER.unpack_from(blob)
-            )
+            version, flags, sketch.count, sketch.sum, sketch.min, sketch.max = _HEADER.unpack_from(blob)
             if version != _VERSION or flags & ~_FRACTIONAL:
                 raise ValueError(f"sketch of version {version}, flags {flags}: not known here")
             fractional = bool(flags & _FRACTIONAL)

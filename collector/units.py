@@ -135,6 +135,4 @@ DURATION: Final = Unit(
     r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w) ?)+$",
     ("10s", "1h30m", "250ms"),
 )
-SIZE: Final = Unit(
-    parse_size, format_size, r"^[0-9]+(\.[0-9]+)? ?([kKMG]B|[KMGT]iB|B)?$", ("16MiB", "512kB")
-)
+SIZE: Final = Unit(parse_size, format_size, r"^[0-9]+(\.[0-9]+)? ?([kKMG]B|[KMGT]iB|B)?$", ("16MiB", "512kB"))

@@ -173,8 +173,10 @@ def server(directory: Path, *options: str) -> Iterator[str]:
     """A Valkey of the test's own, outside any daemon; the path of its unix socket."""
     socket_path = directory / "server.sock"
     process = subprocess.Popen(
-        [find_server(), "--port", "0", "--unixsocket", socket_path, "--dir", directory]
-        + ["--save", "", "--appendonly", "no", *options],
+        [
+            *(find_server(), "--port", "0", "--unixsocket", socket_path, "--dir", directory),
+            *("--save", "", "--appendonly", "no", *options),
+        ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )

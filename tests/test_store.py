@@ -574,8 +574,15 @@ def test_an_address_that_cannot_be_read_is_an_operators_error() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1, b"1"), (1.0, b"1"), (2.5, b"2.5"), (2**63 - 1, b"9223372036854775807"), (-3.0, b"-3")]
-    + [(1e300, b"1e+300"), (0.1, b"0.1")],
+    [
+        (1, b"1"),
+        (1.0, b"1"),
+        (-3.0, b"-3"),
+        (2.5, b"2.5"),
+        (0.1, b"0.1"),
+        (2**63 - 1, b"9223372036854775807"),
+        (1e300, b"1e+300"),
+    ],
 )
 def test_numbers_are_written_as_short_as_they_are(value: float, text: bytes) -> None:
     """Whole numbers go without a point, so that HINCRBY takes them and a point costs few bytes."""

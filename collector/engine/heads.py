@@ -105,5 +105,3 @@ class HeadTable:
 
 def _metric(series: Series) -> str:
     return series.kind + series.name
-
-

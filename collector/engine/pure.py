@@ -40,7 +40,7 @@ from collector.engine.accumulators import (
 from collector.engine.heads import HeadTable, Resolved
 from collector.engine.interface import Interval, Limits, RefusedLine, Sender
 from collector.engine.interval import PureInterval
-from collector.model import GaugeMode, Kind, Window
+from collector.model import Kind, Window
 from collector.statsd.events import CHECK, EVENT, event_end, parse_check, parse_event
 from collector.statsd.lines import Profile, parse_line, parse_value
 from collector.statsd.refusal import Refusal
@@ -219,9 +219,7 @@ class PureEngine:
 
     # ------------------------------------------------------------------ everything else
 
-    def _read(
-        self, profile: int, name: str, rest: str, line: str, sender: Sender, now: float
-    ) -> None:
+    def _read(self, profile: int, name: str, rest: str, line: str, sender: Sender, now: float) -> None:
         """Reads a line that the loop could not: resolves its head, or takes it whole."""
         if not line or line == "\r":
             return
@@ -242,9 +240,7 @@ class PureEngine:
             self.odd.update(found.odd)
             self._add(profile, value, gathered, found, raw, sender, now)
 
-    def _link(
-        self, profile: int, name: str, tail: str, gathered: Accumulator, found: Resolved
-    ) -> None:
+    def _link(self, profile: int, name: str, tail: str, gathered: Accumulator, found: Resolved) -> None:
         """Lets the hot loop find the head for the rest of the window."""
         action: int
         cell: Any
@@ -359,9 +355,7 @@ class PureEngine:
         self.rejected[refusal.reason] += 1
         shown = line[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
         escaped = shown.encode("unicode_escape").decode()
-        self.refused.append(
-            RefusedLine(now, refusal.reason, refusal.message, sender_text(sender), escaped)
-        )
+        self.refused.append(RefusedLine(now, refusal.reason, refusal.message, sender_text(sender), escaped))
 
     def _refuse_long(self, lines: list[str], sender: Sender, now: float) -> list[str]:
         """The lines within the limit; in the table of heads the others would not show their size."""

@@ -71,8 +71,8 @@ def parse_event(line: bytes) -> tuple[Event, list[str]]:
 def parse_check(line: bytes) -> tuple[Check, list[str]]:
     """(service check, odd parts) of one line; Refusal `bad_check` otherwise."""
     line = line.removesuffix(b"\r")
-    name, bar, rest = line[len(CHECK) :].partition(b"|")
-    status, bar, rest = rest.partition(b"|")
+    name, _, rest = line[len(CHECK) :].partition(b"|")
+    status, _, rest = rest.partition(b"|")
     at = len(CHECK) + len(name) + 1
     if not name:
         raise Refusal("bad_check", len(CHECK), "an empty name")

@@ -133,9 +133,7 @@ def _name(raw: bytes, profile: Profile) -> tuple[str, list[str]]:
     )
 
 
-def _bits(
-    line: bytes, at: int, name: str, dialect_tags: list[str], profile: Profile, parsed: Line
-) -> None:
+def _bits(line: bytes, at: int, name: str, dialect_tags: list[str], profile: Profile, parsed: Line) -> None:
     """Reads the bits from offset `at`; what follows the last one belongs to all of them.
 
     a:1|c|@0.1:20|ms|#t:1
@@ -206,9 +204,7 @@ def _end_of_bit(tail: bytes) -> int | None:
     return None
 
 
-def _values(
-    line: bytes, start: int, end: int, kind: Kind, profile: Profile, parsed: Line
-) -> list[Value]:
+def _values(line: bytes, start: int, end: int, kind: Kind, profile: Profile, parsed: Line) -> list[Value]:
     """The values between two offsets; a bad one is refused by itself."""
     if kind is Kind.SET:  # members are text and may hold colons: 2001:db8::1
         if start == end:

@@ -90,7 +90,7 @@ def parse_tags(raw: bytes) -> tuple[list[str], bool]:
         odd |= changed
         if clean:
             tags.append(clean)
-    return tags, odd or b"\xef\xbf\xbd" not in raw and any("\ufffd" in tag for tag in tags)
+    return tags, odd or (b"\xef\xbf\xbd" not in raw and any("\ufffd" in tag for tag in tags))
 
 
 def clean_tag(key: str, value: str) -> tuple[str, bool]:

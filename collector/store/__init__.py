@@ -1,11 +1,11 @@
 """The store: what is in Redis, how it is written exactly once, and how it is read.
 
-    settings    where the store is
-    keys        every key and field, drawn
-    client      a redis-py client for an address, and what its errors mean
-    encode      points -> operations of one batch
-    batch.lua   the script that applies a batch, once
-    writer      keeps batches until the server has confirmed them
-    registry    which series there are
-    reader      values, ranges, sketches, uniques
+settings    where the store is
+keys        every key and field, drawn
+client      a redis-py client for an address, and what its errors mean
+encode      points -> operations of one batch
+batch.lua   the script that applies a batch, once
+writer      keeps batches until the server has confirmed them
+registry    which series there are
+reader      values, ranges, sketches, uniques
 """

@@ -6,7 +6,6 @@ its own retries are off.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
@@ -22,19 +21,20 @@ from collector.store.keys import SCHEMA, SHARDS, KeySpace
 
 TIMEOUT: Final = 5.0  # seconds for a connection or a reply; a slower server counts as away
 
-# First word of an error reply -> what the operator is told. All but WRONGTYPE keep the batch.
+# What an error reply says, or how redis-py words it -> what the operator is told. All but WRONGTYPE keep the
+# batch.
 _REMEDIES: Final = {
-    "NOAUTH": "the server asks for a password: set it in redis.url",
-    "WRONGPASS": "the server refuses the user or password: check redis.url",
-    "NOPERM": "the user lacks a right: see the list of commands in docs/store.md",
-    "OOM": "the server is full: raise maxmemory, or shorten what is kept",
-    "READONLY": "this is a replica: point redis.url at the primary",
+    "NOAUTH|authentication required": "set the password in redis.url",
+    "WRONGPASS|invalid username-password": "check the user and password in redis.url",
+    "NOPERM|has no permissions": "give the user the rights listed in docs/store.md",
+    "OOM|used memory": "the server is full: raise maxmemory, or shorten what is kept",
+    "READONLY|read only replica": "point redis.url at the primary",
     "MISCONF": "the server cannot save to disk: look at its log and its free space",
-    "LOADING": "the server is loading its data: it will be tried again",
-    "BUSY": "a script blocks the server: it will be tried again",
-    "MOVED": "this is a node of a cluster, which redis.url cannot name yet",
-    "CROSSSLOT": "this is a node of a cluster, which redis.url cannot name yet",
+    "LOADING|loading the dataset": "it will be tried again",
+    "BUSY ": "a script blocks the server: it will be tried again",
+    "MOVED|CROSSSLOT|cluster support": "redis.url cannot name a cluster yet",
 }
+_REMEDY: Final = {re.compile(pattern, re.IGNORECASE): text for pattern, text in _REMEDIES.items()}
 
 
 def connect(url: str) -> Redis:
@@ -67,10 +67,12 @@ def without_password(url: str) -> str:
 def explain(error: BaseException) -> str:
     """What went wrong, with the remedy where there is one."""
     text = str(error) or type(error).__name__
-    # redis-py takes the code off the texts that it has a class for, and keeps it beside them.
-    code = getattr(error, "status_code", None) or text.split(" ", 1)[0]
-    remedy = _REMEDIES.get(code)
-    return f"{text} ({remedy})" if remedy else text
+    # redis-py takes the code off the texts that it has a class for, and not always keeps it beside them.
+    full = f"{getattr(error, 'status_code', None) or ''} {text}"
+    for pattern, remedy in _REMEDY.items():
+        if pattern.search(full):
+            return f"{text} ({remedy})"
+    return text
 
 
 @asynccontextmanager
@@ -78,16 +80,14 @@ async def store_errors() -> AsyncIterator[None]:
     """Turns what redis-py raises into StoreError, with the remedy."""
     try:
         yield
-    except (RedisError, OSError, asyncio.TimeoutError) as error:
+    except (TimeoutError, RedisError, OSError) as error:
         raise StoreError(explain(error)) from error
 
 
 async def check_schema(client: Redis, keys: KeySpace) -> None:
     """Notes what the store holds on first use; StoreError when it is of another version."""
     async with store_errors():
-        meta = cast(
-            "dict[bytes, bytes]", await cast("Awaitable[Any]", client.hgetall(keys.meta.decode()))
-        )
+        meta = cast("dict[bytes, bytes]", await cast("Awaitable[Any]", client.hgetall(keys.meta.decode())))
         found = {name.decode(): value.decode() for name, value in meta.items()}
         expected = {"schema": str(SCHEMA), "shards": str(SHARDS)}
         for name, value in expected.items():

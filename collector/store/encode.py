@@ -24,7 +24,6 @@ from collector.model import (
     Event,
     GaugePoint,
     Number,
-    Point,
     SetPoint,
     TimerPoint,
 )
@@ -138,7 +137,13 @@ class Encoder:
             arguments += (b"R", b"%d" % (len(self._registry) // 2), b"0", *self._registry)
         start = [b"EVALSHA", SHA, b"%d" % len(keys), *keys]
         count = len(start) + 3 + len(arguments)
-        return Batch(self.seq, time.monotonic(), self.points, b"*%d\r\n%b" % (count, _bulks(start)), _bulks(arguments))
+        return Batch(
+            self.seq,
+            time.monotonic(),
+            self.points,
+            b"*%d\r\n%b" % (count, _bulks(start)),
+            _bulks(arguments),
+        )
 
 
 def number_text(value: Number) -> bytes:
@@ -160,5 +165,3 @@ def _bulks(parts: list[bytes]) -> bytes:
     """RESP bulk strings: hiredis packs a whole command in C; its first line is cut off again."""
     packed: bytes = hiredis.pack_command(cast("Any", tuple(parts)))  # its stub knows one-tuples only
     return packed[packed.index(b"\n") + 1 :]
-
-

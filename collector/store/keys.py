@@ -22,8 +22,8 @@ script call can write a shard's batch, in a Redis Cluster too. `{t}` is the tag,
     <collector>  a random name, new at each start: a batch of an earlier life that arrives late can never be
                taken for one of this life
 
-The prefix "m" is a setting. A tag's suffix is chosen so that shard i falls into the i-th 64th of the cluster's
-16384 hash slots: any number of nodes gets an even share.
+The prefix "m" is a setting. A tag's suffix is chosen so that shard i falls into the i-th 64th of the
+cluster's 16384 hash slots: any number of nodes gets an even share.
 """
 
 from __future__ import annotations

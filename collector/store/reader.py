@@ -26,9 +26,7 @@ _SCRATCH_MS: Final = 10_000  # life of the copies that a union over shards needs
 class Reader:
     """Answers questions; keeps nothing but a copy of the registry."""
 
-    def __init__(
-        self, client: Redis, keys: KeySpace, *, idle_expiry: float, refresh: float
-    ) -> None:
+    def __init__(self, client: Redis, keys: KeySpace, *, idle_expiry: float, refresh: float) -> None:
         """A series idle for `idle_expiry` seconds is gone; `refresh` is that of the writers."""
         self._client = client
         self._keys = keys
@@ -45,9 +43,7 @@ class Reader:
         values = await self._fields(b"total", series)
         return [0 if value is None else read_number(value) for value in values]
 
-    async def gauges(
-        self, series: Sequence[Series], now: float
-    ) -> list[tuple[float, Number] | None]:
+    async def gauges(self, series: Sequence[Series], now: float) -> list[tuple[float, Number] | None]:
         """(time of the last change, value) of each gauge; None when idle for too long or unknown."""
         found: list[tuple[float, Number] | None] = []
         for value in await self._fields(b"last", series):
@@ -89,8 +85,7 @@ class Reader:
         commands = [("PFCOUNT", self._keys.members(one, minute)) for one in series for minute in minutes]
         counts = iter(await self._ask(commands))
         return [
-            [(minute * SET_SECONDS, count) for minute in minutes if (count := next(counts))]
-            for _ in series
+            [(minute * SET_SECONDS, count) for minute in minutes if (count := next(counts))] for _ in series
         ]
 
     async def unique(self, series: Sequence[Series], start: float, end: float) -> int:
@@ -169,9 +164,7 @@ class Reader:
     ) -> list[list[tuple[int, bytes]]]:
         """Per series, (slot start, field's value) of all chunks in the range, ascending."""
         chunks = range(self._keys.chunk(start), self._keys.chunk(max(start, end - 1)) + 1)
-        commands = [
-            ("HGETALL", self._keys.chunked(letter, one, chunk)) for one in series for chunk in chunks
-        ]
+        commands = [("HGETALL", self._keys.chunked(letter, one, chunk)) for one in series for chunk in chunks]
         replies = iter(await self._ask(commands))
         answers: list[list[tuple[int, bytes]]] = []
         for _ in series:

@@ -87,9 +87,7 @@ class _Shard:
 class Writer:
     """Takes points, keeps batches, sends them. One per store; `run` is its task."""
 
-    def __init__(
-        self, keys: KeySpace, *, max_bytes: int, samples: int, refresh: float
-    ) -> None:
+    def __init__(self, keys: KeySpace, *, max_bytes: int, samples: int, refresh: float) -> None:
         """`max_bytes` bounds what is held while the store is away; `samples` are kept per timer; the
         registry hears of a live series every `refresh` seconds.
         """
@@ -240,7 +238,7 @@ class Writer:
         while True:
             try:
                 await self._session(client)
-            except (StoreError, RedisError, OSError, asyncio.TimeoutError) as error:
+            except (TimeoutError, StoreError, RedisError, OSError) as error:
                 if self.up:
                     pause = _FIRST_PAUSE
                 self._down(error)
@@ -313,10 +311,7 @@ class Writer:
     async def _ask(self, connection: Any, commands: list[tuple[bytes, ...]]) -> list[Any]:
         packed = connection.pack_commands(commands)
         await connection.send_packed_command(packed, check_health=False)
-        return [
-            await connection.read_response(disable_decoding=True, timeout=TIMEOUT)
-            for _ in commands
-        ]
+        return [await connection.read_response(disable_decoding=True, timeout=TIMEOUT) for _ in commands]
 
     def _align(self, shard: _Shard, has: int) -> None:
         """Moves batches to where the server's last number says they belong."""
