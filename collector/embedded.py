@@ -135,7 +135,7 @@ _REMEDIES: Final = (
         ),
     ),
     (
-        r"append only file|AOF|loading DB",
+        r"append only file|Unrecoverable|AOF manifest|AOF loading aborted|obtain the AOF file",
         "put back a copy of {data}, or move it away and begin with an empty store",
     ),
 )

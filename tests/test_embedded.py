@@ -103,6 +103,10 @@ def owner(state_dir: Path, binding: str = "prctl") -> Iterator[tuple[subprocess.
         pid = int(process.stdout.readline())
         yield process, pid
     finally:
+        if pid and process.poll() is None:
+            process.send_signal(signal.SIGINT)  # in order, so that no socket's directory stays in /tmp
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(DEADLINE)
         process.kill()
         process.communicate()
         if pid:
@@ -433,13 +437,15 @@ class TestErrors:
         subprocess.run(command, shell=True, input=b"y\n", check=True, capture_output=True)
         assert value(state, "first") == "1"
 
-    @pytest.mark.parametrize("pattern", ["*.manifest", "*.base.rdb"])
+    @pytest.mark.parametrize("pattern", ["*.manifest", "*.base.rdb", "missing"])
     def test_lost_data(self, tmp_path: Path, pattern: str) -> None:
         """Where nothing can be repaired, the error says which directory to put back or move away."""
         state = tmp_path / "state"
         value(state, "k")
-        (file,) = (state / "appendonlydir").glob(pattern)
-        file.write_bytes(b"damaged\n")
+        if pattern == "missing":
+            next((state / "appendonlydir").glob("*.incr.aof")).unlink()
+        else:
+            next((state / "appendonlydir").glob(pattern)).write_bytes(b"damaged\n")
         assert f"{state}/appendonlydir" in refusal(state).remedy
 
     def test_not_ready(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

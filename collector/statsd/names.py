@@ -58,7 +58,8 @@ def parse_name(
         raise Refusal("control_char", at, repr(control[0]))
     name, tags = _split_dialect(name, dialects) if "=" in name else (name, [])
     if len(name) > longest:
-        raise Refusal("too_long", 0, f"a name of {len(name)} characters, the limit is {longest}")
+        found = f"a name of {len(name)} characters, the limit is {longest}"
+        raise Refusal("too_long", 0, found, limit="name")
     if sanitise:
         name = _BLANKS.sub("_", name).replace("/", "-")
     return name, tags

@@ -15,6 +15,7 @@ from collector.statsd.refusal import Refusal
 
 _NUMBER: Final = re.compile(rb"[+-]?(?:[0-9]+(\.[0-9]*)?|(\.[0-9]+))([eE][+-]?[0-9]+)?")
 _NON_FINITE: Final = re.compile(rb"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
+_ROUNDING: Final = 4e-16  # twice the relative error of a double: the rate's own and the division's
 _MAX_DIGITS: Final = 400  # more digits than the largest double has before its point
 
 
@@ -50,6 +51,16 @@ def parse_rate(text: bytes, least: float) -> float:
     if not 0 < rate <= 1 or rate < least:
         raise Refusal("bad_rate", 0, shown(text))
     return rate
+
+
+def weight_of(rate: float) -> float:
+    """How often a sample of this rate counts; whole where the rate means a whole number.
+
+    1 / 0.00001 is 99999.99999999999 and means 100000, which keeps sampled counters integers.
+    """
+    weight = 1 / rate
+    whole = float(round(weight))
+    return whole if abs(weight - whole) <= weight * _ROUNDING else weight
 
 
 def shown(text: bytes) -> str:

@@ -35,17 +35,21 @@ ODD: Final[dict[str, str]] = {
 
 
 class Refusal(Exception):
-    """One refused line, or one refused bit of a line; `at` is the offset in bytes of the fault."""
+    """One refused line, or one refused bit of a line; `at` is the offset in bytes of the fault.
 
-    def __init__(self, reason: str, at: int = 0, found: str = "") -> None:
+    `limit` names the bound that was hit, where the line is refused for one.
+    """
+
+    def __init__(self, reason: str, at: int = 0, found: str = "", limit: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.at = at
         self.found = found
+        self.limit = limit
 
     def shifted(self, by: int) -> Refusal:
-        """The same refusal as seen from `by` bytes further left."""
-        return Refusal(self.reason, self.at + by, self.found)
+        """A new refusal, as seen from `by` bytes further left."""
+        return Refusal(self.reason, self.at + by, self.found, self.limit)
 
     @property
     def message(self) -> str:

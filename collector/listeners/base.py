@@ -1,0 +1,71 @@
+"""What every listener has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from collector.engine import Limits
+from collector.listeners.settings import ListenerSettings
+from collector.statsd.lines import Profile
+
+
+def profile_of(settings: ListenerSettings, limits: Limits) -> Profile:
+    """How the lines of a listener are read."""
+    return Profile(
+        gauges=settings.gauges,
+        dialects=settings.dialects,
+        sanitise=settings.sanitise,
+        meters=settings.meters,
+        bare_names=settings.bare_names,
+        keep_container=settings.keep_container,
+        min_sample_rate=settings.min_sample_rate,
+        longest_name=limits.name,
+        longest_line=limits.line,
+    )
+
+
+class Listener(ABC):
+    """An address that lines arrive at. Counts only ever grow."""
+
+    def __init__(self, settings: ListenerSettings) -> None:
+        self.settings = settings
+        self.url = str(settings.url)
+        self.addresses: list[str] = []  # as bound, with the real ports
+        self.lines = 0
+        self.packets = 0
+        self.bytes = 0
+
+    @property
+    def name(self) -> str:
+        """The value of the label `listener`: the address as it was configured."""
+        return self.url
+
+    @property
+    def kernel_drops(self) -> int:
+        """What the kernel dropped before it could be received."""
+        return 0
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Binds and starts to receive; OperatorError if the address cannot be had."""
+
+    @abstractmethod
+    async def drain(self) -> None:
+        """Stops, and takes all that the kernel has accepted by now."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Closes the sockets."""
+
+    def status(self) -> dict[str, Any]:
+        """What /api/v1/status shows of it."""
+        return {
+            "url": self.url,
+            "addresses": self.addresses,
+            "gauges": self.settings.gauges.value,
+            "lines": self.lines,
+            "packets": self.packets,
+            "bytes": self.bytes,
+            "kernel_drops": self.kernel_drops,
+        }
