@@ -376,7 +376,7 @@ class EmbeddedServer:
 
 async def _ended(process: subprocess.Popen[bytes]) -> int:
     # One system call each time, and it works under every loop, on every system.
-    while (code := process.poll()) is None:  # noqa: ASYNC110 - the kernel sets no asyncio.Event
+    while (code := process.poll()) is None:
         await asyncio.sleep(WATCH_SECONDS)
     return code
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
+
+from annotated_types import Ge
 
 from collector.model import Check, Event, Point, Window
 from collector.statsd.lines import Profile
 
 Sender = str | tuple[str | int, ...]  # a socket's peer address as the socket gives it
+
+
+Positive = Annotated[int, Ge(1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,26 +24,26 @@ class Limits:
 
     __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}  # noqa: RUF012
 
-    series: int = 1_000_000
+    series: Positive = 1_000_000
     """Series known at one time. New ones beyond it are refused (`cardinality`), known ones go on.
     A million idle series cost about half a gigabyte with the Python engine."""
-    series_per_metric: int = 100_000
+    series_per_metric: Positive = 100_000
     """Series of one metric name: a tag that holds user ids stops here, before it eats all the room."""
-    tags: int = 64
+    tags: Positive = 64
     """Tags of one series. A line with more is refused (`too_long`)."""
-    name: int = 256
+    name: Positive = 256
     """Characters of a metric name. A longer one is refused (`too_long`)."""
-    line: int = 8192
+    line: Positive = 8192
     """Bytes of a line. A longer one is refused (`too_long`) and a stream goes on at the next line."""
-    heads: int = 2_000_000
+    heads: Positive = 2_000_000
     """Distinct spellings of series (name, type, rate and tags as sent) that are remembered. Beyond
     it nothing is lost, but each line of a further spelling is read from scratch."""
-    set_members: int = 100_000
+    set_members: Positive = 100_000
     """Distinct members of one set held in memory. When reached they are written early."""
-    samples: int = 200
+    samples: Positive = 200
     """Newest raw samples of a timer kept in a flush window, and in the store. All are counted and go
     into the sketch whatever this is."""
-    events: int = 1_000
+    events: Positive = 1_000
     """Events and service checks taken in one flush window; more are refused (`cardinality`)."""
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
+from annotated_types import Ge, Gt, Le
+
 from collector.model import GaugeMode
 from collector.statsd.names import Dialect
 from collector.units import DURATION, SIZE
@@ -89,14 +91,14 @@ class ListenerSettings:
     keep_container: bool = False
     """Keep the container id that Datadog's clients send, as the tag `container_id`. It makes a series for
     each container."""
-    min_sample_rate: float = 1e-9
+    min_sample_rate: Annotated[float, Gt(0), Le(1)] = 1e-9
     """The smallest sample rate taken; lines below it are refused (`bad_rate`). A line with a rate of 0.001
     counts a thousand times, so who may send tiny rates may send any number."""
-    receive_buffer: Annotated[int, SIZE] = 8 * 2**20
+    receive_buffer: Annotated[int, SIZE, Ge(0), Le(2**30)] = 8 * 2**20
     """UDP: bytes that the kernel is asked to hold while the collector is busy. What it grants is logged and
     shown in the status; without the right to go beyond net.core.rmem_max it grants at most that, doubled."""
-    max_connections: int = 1000
+    max_connections: Annotated[int, Ge(1)] = 1000
     """TCP: connections at one time. More are closed at once and counted."""
-    idle_timeout: Annotated[float, DURATION] = 600.0
+    idle_timeout: Annotated[float, DURATION, Gt(0)] = 600.0
     """TCP: a connection that has sent nothing for so long is closed. Clients connect again by themselves; a
     peer that has vanished never says so."""

@@ -1,8 +1,8 @@
 """TCP: lines out of byte streams. A listener never answers.
 
-All connections of a listener read into one buffer. That is safe because asyncio and uvloop call `get_buffer`, read,
-and call `buffer_updated` without letting another connection in between, and what is kept of a partial line is
-copied out at once. So a thousand idle connections cost a thousand empty line buffers and no more.
+All connections of a listener read into one buffer. That is safe because asyncio and uvloop call `get_buffer`,
+read, and call `buffer_updated` without letting another connection in between, and what is kept of a partial
+line is copied out at once. So a thousand idle connections cost a thousand empty line buffers and no more.
 """
 
 from __future__ import annotations

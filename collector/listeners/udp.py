@@ -1,7 +1,7 @@
 """UDP: datagrams off the socket into the engine, without asyncio's transport in between.
 
-`add_reader` and a loop of `recvfrom` cost about 1 us a datagram; a protocol call for each costs twice that. The
-loop is bounded in time, so that a flood leaves the flush and the API their turn.
+One wake-up of `add_reader` serves many datagrams, where a protocol would be called for each. The loop is
+bounded in time, so that a flood leaves the flush and the API their turn.
 """
 
 from __future__ import annotations

@@ -8,6 +8,9 @@ r"""Events and service checks, which are lines of their own.
 
     _sc|name|2|d:1656581400|h:host|#tag,tag|m:what happened, up to the end of the line
 
+Datadog's clients put their origin (`|c:`, `|e:`, `|card:`) behind the message, which the message does not
+swallow, and write an "m:" within it as "m\:".
+
 Since an event says how long it is, it may hold what a line may not: pipes, and from some clients raw
 newlines. Clients write a newline in a text as the two characters "\n"; it is turned back here.
 """
@@ -29,16 +32,22 @@ _EVENT_HEADER: Final = re.compile(rb"_e\{([0-9]{1,9}),([0-9]{1,9})\}:")
 _TIMESTAMP: Final = re.compile(rb"[0-9]{1,12}")
 _PRIORITIES: Final = {"normal", "low"}
 _ALERTS: Final = {"error", "warning", "info", "success"}
+_ORIGIN: Final = re.compile(rb"(?:\|(?:c|e|card):[^|\s]*)+\Z")
 
 
 def event_end(data: bytes, start: int) -> int | None:
     """Where the title and text of the event at `start` end, by its own lengths.
 
-    None if the header does not read as one. The offset may lie beyond the data: then the event is
-    cut short, or has not all arrived.
+    None if there is no event of these lengths. The offset may lie beyond the data: then the event is cut
+    short, or has not all arrived.
     """
     header = _EVENT_HEADER.match(data, start)
-    return None if header is None else header.end() + int(header[1]) + 1 + int(header[2])
+    if header is None:
+        return None
+    middle = header.end() + int(header[1])
+    end = middle + 1 + int(header[2])
+    fits = data[middle : middle + 1] in (b"", b"|") and data[end : end + 1] in (b"", b"|", b"\r", b"\n")
+    return end if fits else None
 
 
 def parse_event(line: bytes) -> tuple[Event, list[str]]:
@@ -78,15 +87,16 @@ def parse_check(line: bytes) -> tuple[Check, list[str]]:
         raise Refusal("bad_check", len(CHECK), "an empty name")
     if status not in (b"0", b"1", b"2", b"3"):
         raise Refusal("bad_check", at, f"status {shown(status)}")
-    # The message comes last and may hold pipes: everything from "m:" on is its own.
-    head, marker, message = (b"|" + rest).partition(b"|m:")
+    # The message comes last and may hold pipes: everything from "m:" on is its own, but for the origin.
+    head, _, message = (b"|" + rest).partition(b"|m:")
+    message = _ORIGIN.sub(b"", message).replace(b"m\\:", b"m:")
     values, tags, odd = _fields(head[1:], b"dh", "bad_check", at + len(status) + 1)
     check = Check(
         name=_text(name),
         status=int(status),
         at=_seconds(values.get("d")),
         host=values.get("h", ""),
-        message=_text(message) if marker else "",
+        message=_text(message),
         tags=tags,
     )
     return check, odd

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from collector.model import GaugeMode, Kind, Number
-from collector.statsd.names import Dialect, parse_name, parse_tags
-from collector.statsd.numbers import is_signed, parse_number, parse_rate, shown
+from collector.statsd.names import Dialect, Name, clean_tag, parse_name, parse_tags
+from collector.statsd.numbers import is_signed, parse_number, parse_rate, shown, weight_of
 from collector.statsd.refusal import Refusal
 
 _TYPES: Final = {
@@ -95,36 +95,35 @@ def parse_head(name: bytes, tail: bytes, profile: Profile) -> Head | None:
     tail = tail.removesuffix(b"\r")
     if _end_of_bit(tail) is not None:
         return None
-    clean, dialect_tags = _name(name, profile)
+    read = _name(name, profile)
     kind, fields = _tail(tail, len(name) + 2, profile)
     if fields.refusal is not None:
         raise fields.refusal
     if fields.timestamp is not None:
         return None
-    return _head(clean, dialect_tags, kind, fields)
+    return _head(read, kind, fields)
 
 
 def parse_line(line: bytes, profile: Profile) -> Line:
     """A metric line, without its LF, read whole. Never raises."""
     parsed = Line()
-    line = line.removesuffix(b"\r")
     try:
         if len(line) > profile.longest_line:
-            raise Refusal("too_long", profile.longest_line, f"a line of {len(line)} bytes")
+            raise Refusal("too_long", profile.longest_line, f"a line of {len(line)} bytes", limit="line")
+        line = line.removesuffix(b"\r")
         colon, pipe = line.find(b":"), line.find(b"|")
         if colon < 0 or 0 <= pipe < colon:
             if colon < 0 and pipe < 0 and profile.bare_names:
                 line, colon = line + b":1|c", len(line)
             else:
                 raise Refusal("empty_name" if pipe == 0 else "no_value", max(pipe, 0))
-        name, tags = _name(line[:colon], profile)
-        _bits(line, colon + 1, name, tags, profile, parsed)
+        _bits(line, colon + 1, _name(line[:colon], profile), profile, parsed)
     except Refusal as refusal:
         parsed.refusals.append(refusal)
     return parsed
 
 
-def _name(raw: bytes, profile: Profile) -> tuple[str, list[str]]:
+def _name(raw: bytes, profile: Profile) -> Name:
     return parse_name(
         raw,
         longest=profile.longest_name,
@@ -133,7 +132,7 @@ def _name(raw: bytes, profile: Profile) -> tuple[str, list[str]]:
     )
 
 
-def _bits(line: bytes, at: int, name: str, dialect_tags: list[str], profile: Profile, parsed: Line) -> None:
+def _bits(line: bytes, at: int, name: Name, profile: Profile, parsed: Line) -> None:
     """Reads the bits from offset `at`; what follows the last one belongs to all of them.
 
     a:1|c|@0.1:20|ms|#t:1
@@ -155,15 +154,14 @@ def _bits(line: bytes, at: int, name: str, dialect_tags: list[str], profile: Pro
         if cut is None:
             break
         at = pipe + 1 + cut + 1
-    parsed.refusals.extend(_read_bits(line, raw, name, dialect_tags, profile, parsed))
+    parsed.refusals.extend(_read_bits(line, raw, name, profile, parsed))
     parsed.refusals.sort(key=lambda refusal: refusal.at)
 
 
 def _read_bits(
     line: bytes,
     raw: list[tuple[int, int, bytes]],
-    name: str,
-    dialect_tags: list[str],
+    name: Name,
     profile: Profile,
     parsed: Line,
 ) -> Iterator[Refusal]:
@@ -188,7 +186,7 @@ def _read_bits(
             fields.tags, fields.timestamp = last.tags, last.timestamp
         values = _values(line, start, pipe, kind, profile, parsed)
         if values:
-            parsed.bits.append(Bit(_head(name, dialect_tags, kind, fields), values))
+            parsed.bits.append(Bit(_head(name, kind, fields), values))
 
 
 def _end_of_bit(tail: bytes) -> int | None:
@@ -234,12 +232,13 @@ def parse_value(text: bytes, kind: Kind, profile: Profile) -> Value:
     return number
 
 
-def _head(name: str, dialect_tags: list[str], kind: Kind, fields: _Fields) -> Head:
+def _head(name: Name, kind: Kind, fields: _Fields) -> Head:
     keys = {tag.partition(":")[0] for tag in fields.tags}
-    kept = [tag for tag in dialect_tags if tag.partition(":")[0] not in keys]
+    kept = [tag for tag in name.tags if tag.partition(":")[0] not in keys]
+    odd = ["bad_tag", *fields.odd] if name.odd else fields.odd
     # A gauge or a set cannot be scaled: its rate is checked and then has no meaning.
     weight = fields.weight if kind in (Kind.COUNTER, Kind.TIMER) else 1.0
-    return Head(name, kind, weight, kept + fields.tags, fields.odd, fields.timestamp)
+    return Head(name.text, kind, weight, kept + fields.tags, odd, fields.timestamp)
 
 
 @dataclass(slots=True)
@@ -263,47 +262,56 @@ def _tail(raw: bytes, at: int, profile: Profile) -> tuple[Kind, _Fields]:
 
 
 def _fields(texts: list[bytes], at: int, profile: Profile) -> _Fields:
-    """Reads all fields, also those behind a bad one: tags belong to the good bits before it."""
+    """Reads all fields, also those behind a bad one: tags belong to the good bits before it.
+
+    Of a repeated field the last one counts, with its fault if it has one; tags add up.
+    """
     fields = _Fields()
-    seen: set[bytes] = set()
+    last: dict[bytes, tuple[bytes, int]] = {}
     for text in texts:
-        try:
-            _field(text, fields, seen, profile)
-        except Refusal as refusal:
-            fields.refusal = fields.refusal or refusal.shifted(at)
+        sign = _sign(text)
+        if sign == b"#":
+            found, odd = parse_tags(text[1:])
+            fields.tags.extend(found)
+            fields.odd.extend(["bad_tag"] if odd else [])
+        elif sign:
+            fields.odd.extend(["dup_field"] if sign in last else [])
+            last[sign] = (text[len(sign) :], at)
+        else:
+            fields.odd.append("unknown_field")
         at += len(text) + 1
+    # A faulty time comes last, for it decides: it spoils all bits of a line, a faulty rate only one.
+    for sign, read in _READERS:
+        if sign in last:
+            text, at = last[sign]
+            try:
+                read(fields, text, profile)
+            except Refusal as refusal:
+                fields.refusal = refusal.shifted(at)
     return fields
 
 
-def _field(text: bytes, fields: _Fields, seen: set[bytes], profile: Profile) -> None:
-    """One field after the type; a repeated one replaces the first, but tags add up."""
-    sign = text[:1]
-    if sign == b"#":
-        found, odd = parse_tags(text[1:])
-        fields.tags.extend(found)
-        if odd:
-            fields.odd.append("bad_tag")
-        return
-    if sign == b"@":
-        fields.weight = 1 / parse_rate(text[1:], profile.min_sample_rate)
-    elif sign == b"T":
-        fields.timestamp = _timestamp(text[1:])
-    elif text.startswith(b"c:"):
-        sign = b"c"
-        if profile.keep_container and text[2:]:
-            fields.tags = [tag for tag in fields.tags if not tag.startswith("container_id:")]
-            fields.tags.extend(parse_tags(b"container_id:" + text[2:])[0])
-    elif text.startswith((b"e:", b"card:")):
-        sign = text.partition(b":")[0]
-    else:
-        fields.odd.append("unknown_field")
-        return
-    if sign in seen:
-        fields.odd.append("dup_field")
-    seen.add(sign)
+def _sign(text: bytes) -> bytes:
+    """What a field starts with, if it is a known one."""
+    if text[:1] in (b"#", b"@", b"T"):
+        return text[:1]
+    word, colon, _ = text.partition(b":")
+    return word + colon if colon and word in (b"c", b"e", b"card") else b""
 
 
-def _timestamp(text: bytes) -> int:
+def _rate(fields: _Fields, text: bytes, profile: Profile) -> None:
+    fields.weight = weight_of(parse_rate(text, profile.min_sample_rate))
+
+
+def _container(fields: _Fields, text: bytes, profile: Profile) -> None:
+    if profile.keep_container and text:
+        fields.tags.append(clean_tag("container_id", text.decode("utf-8", "replace"))[0])
+
+
+def _timestamp(fields: _Fields, text: bytes, profile: Profile) -> None:
     if not text.isdigit() or len(text) > _LONGEST_TIMESTAMP:
         raise Refusal("bad_timestamp", 0, shown(text))
-    return int(text)
+    fields.timestamp = int(text)
+
+
+_READERS: Final = ((b"@", _rate), (b"c:", _container), (b"T", _timestamp))

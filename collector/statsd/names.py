@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from collector.statsd.refusal import Refusal
 
@@ -39,10 +39,16 @@ _BLANKS: Final = re.compile(r"\s+")
 _NOT_KEY: Final = re.compile(r"[^\w./-]+")
 
 
-def parse_name(
-    raw: bytes, *, longest: int, sanitise: bool, dialects: frozenset[Dialect]
-) -> tuple[str, list[str]]:
-    """(name, tags of a dialect) of the bytes before the first colon; Refusal otherwise.
+class Name(NamedTuple):
+    """A name as read, the tags that a dialect put into it, and whether one of them was odd."""
+
+    text: str
+    tags: list[str]
+    odd: bool
+
+
+def parse_name(raw: bytes, *, longest: int, sanitise: bool, dialects: frozenset[Dialect]) -> Name:
+    """Reads the bytes before the first colon; Refusal where they are no name.
 
     `longest` is in characters. Sanitising is etsy's: blanks become "_" and "/" becomes "-"; letters
     beyond ASCII stay, since dropping them would merge series.
@@ -56,22 +62,23 @@ def parse_name(
     if control := _CONTROL.search(name):
         at = len(name[: control.start()].encode())
         raise Refusal("control_char", at, repr(control[0]))
-    name, tags = _split_dialect(name, dialects) if "=" in name else (name, [])
+    name, pairs = _split_dialect(name, dialects) if "=" in name else (name, [])
     if len(name) > longest:
         found = f"a name of {len(name)} characters, the limit is {longest}"
         raise Refusal("too_long", 0, found, limit="name")
     if sanitise:
         name = _BLANKS.sub("_", name).replace("/", "-")
-    return name, tags
+    return Name(name, *_clean_tags(pairs))
 
 
-def _split_dialect(name: str, spoken: frozenset[Dialect]) -> tuple[str, list[str]]:
+def _split_dialect(name: str, spoken: frozenset[Dialect]) -> tuple[str, list[tuple[str, str]]]:
+    """(name without them, (key, value) of each tag of the dialect that the name is written in)."""
     for dialect, (pattern, separator) in _DIALECTS.items():
         if match := pattern.fullmatch(name):
             if dialect not in spoken:
                 raise Refusal("dialect_off", len(match[1].encode()), f"{dialect} tags")
             pairs = (pair.partition("=") for pair in match[2].split(separator))
-            return match[1], [clean_tag(key, value)[0] for key, _, value in pairs]
+            return match[1], [(key, value) for key, _, value in pairs]
     return name, []
 
 
@@ -81,17 +88,16 @@ def parse_tags(raw: bytes) -> tuple[list[str], bool]:
     The metric survives whatever its tags are: a tag without a key is skipped, bytes that are no
     UTF-8 and characters that a label cannot hold are replaced, and `odd` says so.
     """
-    tags: list[str] = []
-    odd = False
-    for tag in raw.decode("utf-8", "replace").split(","):
-        if not tag:
-            continue
-        key, _, value = tag.partition(":")
-        clean, changed = clean_tag(key, value)
-        odd |= changed
-        if clean:
-            tags.append(clean)
-    return tags, odd or (b"\xef\xbf\xbd" not in raw and any("\ufffd" in tag for tag in tags))
+    text = raw.decode("utf-8", "replace")
+    parts = (tag.partition(":") for tag in text.split(",") if tag)
+    tags, odd = _clean_tags([(key, value) for key, _, value in parts])
+    return tags, odd or ("\ufffd" in text and b"\xef\xbf\xbd" not in raw)
+
+
+def _clean_tags(pairs: list[tuple[str, str]]) -> tuple[list[str], bool]:
+    """(the tags that have a key, whether one had none or was changed)."""
+    cleaned = [clean_tag(key, value) for key, value in pairs]
+    return [tag for tag, _ in cleaned if tag], any(changed for _, changed in cleaned)
 
 
 def clean_tag(key: str, value: str) -> tuple[str, bool]:

@@ -1,0 +1,67 @@
+"""All settings: the settings of the parts, put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Le
+
+from collector.embedded import EmbeddedSettings
+from collector.engine import Limits
+from collector.http_settings import HttpSettings
+from collector.listeners.settings import Address, ListenerSettings
+from collector.store.settings import BacklogSettings, StoreSettings
+from collector.units import DURATION
+
+
+class LogLevel(StrEnum):
+    """How much is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+_LISTEN = (
+    ListenerSettings(url=Address("udp", "localhost", 8125)),
+    ListenerSettings(url=Address("tcp", "localhost", 8125)),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One collector."""
+
+    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}  # noqa: RUF012
+
+    listen: tuple[ListenerSettings, ...] = _LISTEN
+    """Where lines arrive: any number of listeners, each as its URL alone or in the long form."""
+    flush_interval: Annotated[float, DURATION, Ge(1), Le(60)] = 10.0
+    """How often windows are written, and the finest resolution that is kept: whole seconds that divide a
+    minute. A kill loses at most the open window; a shorter one costs more writes and more memory in the
+    store."""
+    state_dir: Path = Path("~/.local/state/collector")
+    """Where the embedded server keeps its data. One collector to a directory: a second one is refused."""
+    redis: StoreSettings = field(default_factory=StoreSettings)
+    """Where the data goes."""
+    embedded: EmbeddedSettings = field(default_factory=EmbeddedSettings)
+    """The embedded server, when redis.url is `embedded`."""
+    backlog: BacklogSettings = field(default_factory=BacklogSettings)
+    """What is kept while the store is away."""
+    http: HttpSettings = field(default_factory=HttpSettings)
+    """The HTTP API."""
+    limits: Limits = field(default_factory=Limits)
+    """Bounds on what clients can make the collector hold."""
+    idle_expiry: Annotated[float, DURATION, Ge(1)] = 3600.0
+    """A series that was not sent for so long is no longer found and makes room for others; its data stays
+    until it expires, and it comes back with its next line."""
+    backfill_window: Annotated[float, DURATION, Ge(0)] = 3600.0
+    """How old a sample with a timestamp of its own may be; older ones are refused (`stale_timestamp`)."""
+    future_window: Annotated[float, DURATION, Ge(0)] = 60.0
+    """How far ahead of our clock such a timestamp may be."""
+    log_level: LogLevel = LogLevel.INFO
+    """How much is logged: debug, info, warning or error."""
