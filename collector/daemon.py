@@ -76,7 +76,6 @@ class Daemon:
                 "install a wheel that has one, or leave the option out",
             )
         self.settings = settings
-        self.clock = time.time
         self.started = self.clock()
         self.engine: Engine = PureEngine(
             self.started,
@@ -123,6 +122,15 @@ class Daemon:
             await self._stop.wait()
             log.info(event("collector.stopping"))
         log.info(event("collector.stopped", points=self.writer.points))
+
+    def clock(self) -> float:
+        """Unix time in seconds; the only clock."""
+        return time.time()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop has begun."""
+        return self._stop.is_set()
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -25,8 +25,10 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import Final
 
 SCALE: Final = 32  # bins an octave: scale 5
@@ -39,8 +41,11 @@ RELATIVE_ERROR: Final = (2 ** (1 / SCALE) - 1) / (2 ** (1 / SCALE) + 1)
 _UPPER: Final = [2.0 ** ((index + 1) / SCALE) for index in range(MIN_INDEX, MAX_INDEX + 1)]
 _LAST: Final = len(_UPPER) - 1
 
+LARGEST: Final = sys.float_info.max
+
 _VERSION: Final = 1
 _FRACTIONAL: Final = 1
+_LONGEST_VARINT: Final = 1016  # bits: no double is larger than what seven more make
 _HEADER: Final = struct.Struct("<BBdddd")
 _DOUBLE: Final = struct.Struct("<d")
 
@@ -53,6 +58,21 @@ def bin_index(value: float) -> int:
 def bin_bounds(index: int) -> tuple[float, float]:
     """(lower, upper) of a bin: lower exclusive, upper inclusive."""
     return 2.0 ** (index / SCALE), 2.0 ** ((index + 1) / SCALE)
+
+
+def saturated(value: float) -> float:
+    """A sum or product of finite numbers, at most the largest double: one absurd value poisons nothing."""
+    return min(max(value, -LARGEST), LARGEST)
+
+
+def finite_sum(values: Iterable[float]) -> float:
+    """The exact sum of finite numbers, rounded once, and `saturated`."""
+    values = list(values)
+    try:
+        return math.fsum(values)
+    except OverflowError:  # a partial sum left the range; the whole may lie within it
+        exact = sum(map(Fraction, values), Fraction())
+        return float(min(max(exact, Fraction(-LARGEST)), Fraction(LARGEST)))
 
 
 class Sketch:
@@ -82,7 +102,7 @@ class Sketch:
         if not ordered:
             return
         self.count += weight * len(ordered)
-        self.sum += weight * math.fsum(ordered)
+        self.sum = saturated(self.sum + weight * finite_sum(ordered))
         self.min = min(self.min, ordered[0])
         self.max = max(self.max, ordered[-1])
         below = bisect_left(ordered, 0.0)
@@ -95,7 +115,7 @@ class Sketch:
     def merge(self, other: Sketch) -> None:
         """Adds the counts of `other`; exact, in any order and grouping."""
         self.count += other.count
-        self.sum += other.sum
+        self.sum = saturated(self.sum + other.sum)
         self.min = min(self.min, other.min)
         self.max = max(self.max, other.max)
         self.zero += other.zero
@@ -165,6 +185,8 @@ class Sketch:
                 for _ in range(length):
                     gap, at = _get_varint(blob, at)
                     index += gap
+                    if index > MAX_INDEX or index in side:
+                        raise ValueError("sketch with a bin out of order")
                     side[index], at = _get_weight(blob, at, fractional)
         except (struct.error, IndexError):
             raise ValueError("sketch cut short") from None
@@ -217,6 +239,8 @@ def _get_varint(blob: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return number, at
         shift += 7
+        if shift > _LONGEST_VARINT:
+            raise ValueError("sketch with a number out of range")
 
 
 def _put_weight(out: bytearray, weight: float, fractional: bool) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -38,13 +39,14 @@ _SIZES: Final = {
     "TiB": 2**40,
 }
 _DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|w)")
+_BARE: Final = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 
 
 def parse_duration(text: object) -> float:
     """Seconds from "10s", "1h30m", "250ms", or a bare number of seconds; ValueError otherwise."""
     if isinstance(text, (int, float)) and not isinstance(text, bool):
-        return _finite(float(text))
+        return _finite(text)
     if not isinstance(text, str):
         raise ValueError('not a duration: write it like "10s", "5m" or "1h30m"')
     compact = text.replace(" ", "")
@@ -54,21 +56,20 @@ def parse_duration(text: object) -> float:
             break
         total += float(part[1]) * _DURATIONS[part[2]]
         end = part.end()
-    if not compact or end != len(compact):
-        try:
-            return _finite(float(compact))
-        except ValueError:
-            raise ValueError(
-                f'"{text}" is not a duration: write it like "10s", "5m" or "1h30m" '
-                f"(units: {', '.join(_DURATIONS)})"
-            ) from None
-    return total
+    if compact and end == len(compact):
+        return _finite(total)
+    if _BARE.fullmatch(compact):  # `float` by itself also takes "1_000" and full-width digits
+        return _finite(float(compact))
+    raise ValueError(
+        f'"{text}" is not a duration: write it like "10s", "5m" or "1h30m" (units: {", ".join(_DURATIONS)})'
+    )
 
 
 def _finite(seconds: float) -> float:
-    if not math.isfinite(seconds):
+    """As a float; ValueError for what is none, an integer too large included."""
+    if not -sys.float_info.max <= seconds <= sys.float_info.max:
         raise ValueError("a duration must be finite")
-    return seconds
+    return float(seconds)
 
 
 def format_duration(seconds: float) -> str:
@@ -76,6 +77,8 @@ def format_duration(seconds: float) -> str:
     if seconds == 0:
         return "0s"
     milliseconds = round(seconds * 1000)
+    if seconds < 0 or not math.isclose(milliseconds / 1000, seconds, rel_tol=1e-9):
+        return repr(seconds)  # finer than the units go: a bare number of seconds
     parts = []
     for unit in ("w", "d", "h", "m", "s", "ms"):
         span = round(_DURATIONS[unit] * 1000)
@@ -95,7 +98,10 @@ def parse_size(text: object) -> int:
             f'"{text}" is not a size: write it like "16MiB" or "512kB" '
             f"(units: {', '.join(unit for unit in _SIZES if unit)})"
         )
-    return round(float(match[1]) * _SIZES[match[2]])
+    count = float(match[1]) * _SIZES[match[2]]
+    if not math.isfinite(count):
+        raise ValueError("a size must be finite")
+    return int(match[1]) * _SIZES[match[2]] if match[1].isdecimal() else round(count)
 
 
 def format_size(count: float) -> str:

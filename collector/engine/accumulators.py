@@ -6,8 +6,8 @@ The hot loop of the engine writes into the attributes marked "hot" directly; eve
 
 from __future__ import annotations
 
-import math
 from array import array
+from typing import Final
 
 from collector.model import (
     CounterPoint,
@@ -19,12 +19,17 @@ from collector.model import (
     TimerPoint,
     clamp_integer,
 )
-from collector.sketch import Sketch
+from collector.sketch import Sketch, finite_sum, saturated
 from collector.statsd.lines import Move, Value
+
+_MANY: Final = 4096  # fractions held one by one
 
 
 class CounterAccumulator:
     """Whole increments are summed as integers, fractions aside, so that neither blurs the other.
+
+    The sum of the fractions is the rounded sum of them all: when many have come, they become that sum and
+    what its rounding left.
 
     hot: each head that means this series has a running total in a table of its own; `heads` lists
     (weight, table, name).
@@ -44,7 +49,10 @@ class CounterAccumulator:
         if isinstance(value, int) and weight.is_integer():
             self.whole += value * int(weight)
         else:
-            self.fractions.append(value * weight)
+            self.fractions.append(saturated(value * weight))
+            if len(self.fractions) > _MANY:
+                total = finite_sum(self.fractions)
+                self.fractions = [total, finite_sum([*self.fractions, -total])]
 
     def point(self) -> CounterPoint:
         """The sum of everything: exact below 2^63 unless fractions came."""
@@ -52,7 +60,9 @@ class CounterAccumulator:
             self.add(totals[name], weight, 0)
         if not self.fractions:
             return CounterPoint(self.series, clamp_integer(self.whole))
-        return CounterPoint(self.series, math.fsum([clamp_integer(self.whole), *self.fractions]))
+        near = float(self.whole)
+        rest = float(self.whole - int(near))  # what a double does not hold of a large integer
+        return CounterPoint(self.series, finite_sum([near, rest, *self.fractions]))
 
 
 class GaugeAccumulator:
@@ -69,7 +79,7 @@ class GaugeAccumulator:
     def add(self, value: Value, weight: float, at: int) -> None:
         """Sets or moves; `at` is in milliseconds."""
         if isinstance(value, Move):
-            self.move += value.by
+            self.move = _finite(self.move + value.by)
         else:
             assert isinstance(value, int | float)
             self.value = value
@@ -80,8 +90,8 @@ class GaugeAccumulator:
         """A set with its moves applied, or the moves alone."""
         value = self.value
         if value is None:
-            return GaugePoint(self.series, None, self.move, self.at)
-        return GaugePoint(self.series, clamp_integer(value + self.move), 0, self.at)
+            return GaugePoint(self.series, None, clamp_integer(self.move), self.at)
+        return GaugePoint(self.series, clamp_integer(_finite(value + self.move)), 0, self.at)
 
 
 class TimerAccumulator:
@@ -143,6 +153,10 @@ class SetAccumulator:
         members = [member.encode("latin-1") for member in self.members]
         self.members.clear()
         return SetPoint(self.series, members)
+
+
+def _finite(value: Number) -> Number:
+    return saturated(value) if isinstance(value, float) else value
 
 
 Accumulator = CounterAccumulator | GaugeAccumulator | TimerAccumulator | SetAccumulator

@@ -62,7 +62,7 @@ class HeadTable:
         except Refusal as refusal:
             if refusal.reason == "cardinality":
                 return refusal  # room may come again: not to be remembered
-            found = refusal.with_traceback(None)
+            found = refusal.shifted(0)  # a copy: it is kept, and this one holds the frames it passed
         if len(self._heads) < self._limits.heads:
             self._heads[key] = found
         else:
@@ -72,8 +72,8 @@ class HeadTable:
     def of(self, head: Head) -> Resolved:
         """The series of a head that was read; Refusal when a limit is in the way."""
         if len(head.tags) > self._limits.tags:
-            self._hits["tags"] += 1
-            raise Refusal("too_long", 0, f"{len(head.tags)} tags, the limit is {self._limits.tags}")
+            tags = f"{len(head.tags)} tags, the limit is {self._limits.tags}"
+            raise Refusal("too_long", 0, tags, limit="tags")
         series = self._intern(Series(head.kind, head.name, head.tags))
         return Resolved(series, head.weight, tuple(head.odd))
 
@@ -82,13 +82,12 @@ class HeadTable:
         if known is not None:
             return known
         if len(self._series) >= self._limits.series:
-            self._hits["series"] += 1
-            raise Refusal("cardinality", 0, f"limit of {self._limits.series} series")
+            raise Refusal("cardinality", 0, f"limit of {self._limits.series} series", limit="series")
         metric = _metric(series)
         limit = self._limits.series_per_metric
         if self._by_metric[metric] >= limit:
-            self._hits["series_per_metric"] += 1
-            raise Refusal("cardinality", 0, f"limit of {limit} series of one metric")
+            found = f"limit of {limit} series of one metric"
+            raise Refusal("cardinality", 0, found, limit="series_per_metric")
         self._by_metric[metric] += 1
         self._series[series.key] = series
         return series

@@ -26,7 +26,6 @@ own split, partition and dictionaries are fastest with.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter, deque
 from typing import Any, Final
 
@@ -41,8 +40,9 @@ from collector.engine.heads import HeadTable, Resolved
 from collector.engine.interface import Interval, Limits, RefusedLine, Sender
 from collector.engine.interval import PureInterval
 from collector.model import Kind, Window
-from collector.statsd.events import CHECK, EVENT, event_end, parse_check, parse_event
-from collector.statsd.lines import Profile, parse_line, parse_value
+from collector.statsd.events import CHECK, EVENT, parse_check, parse_event
+from collector.statsd.framing import split_lines
+from collector.statsd.lines import Profile, Value, parse_line, parse_value
 from collector.statsd.refusal import Refusal
 
 # What the hot loop does with a value, by kind and mode. Small integers: compared with `is`.
@@ -120,7 +120,9 @@ class PureEngine:
 
     def _open(self, now: float) -> None:
         start = int(now // self._length) * self._length
-        self._interval = PureInterval(Window(start, start + self._length), self._limits.samples)
+        self._interval = PureInterval(
+            Window(start, start + self._length), self._limits.samples, self.limit_hits
+        )
         self._tables = [_Tables() for _ in self._profiles]
         self._end = float(start + self._length)
         # A clock that steps back across the edge must not open the last window again: within one
@@ -154,11 +156,12 @@ class PureEngine:
         """Takes one datagram, or whole lines of a stream; the number of lines that were in it."""
         if now >= self._end or now < self._least:
             self._retire(now)
-        lines = data.decode("latin-1").removesuffix("\n").split("\n")
+        if EVENT in data:
+            lines = split_lines(data, self._limits.line)
+        else:
+            lines = data.decode("latin-1").removesuffix("\n").split("\n")
         if len(data) > self._limits.line:
             lines = self._refuse_long(lines, sender, now)
-        if b"_e{" in data:
-            lines = _join_events(data, lines)
         count, time, set_gauge = _COUNT, _TIME, _SET_GAUGE
         tables = self._tables[profile]
         known, find = tables.rests.get, self._find
@@ -190,7 +193,7 @@ class PureEngine:
         self._unfolded += len(lines)
         if self._unfolded >= _FOLD_EVERY:
             self._unfolded = 0
-            self.limit_hits["samples"] += self._interval.fold_timers()
+            self._interval.fold_timers()
         return len(lines) - lines.count("") - lines.count("\r")
 
     @staticmethod
@@ -234,11 +237,17 @@ class PureEngine:
         elif isinstance(found, Refusal):
             self._refuse(found, raw, sender, now)
         else:
+            values = self._values(profile, value, found, raw, sender, now)
+            if not values:
+                return  # nothing but faults: not to be seen as a series that counts zero
             gathered = self._interval.of(found.series)
             if not found.odd:
                 self._link(profile, name, tail, gathered, found)
             self.odd.update(found.odd)
-            self._add(profile, value, gathered, found, raw, sender, now)
+            for parsed in values:
+                gathered.add(parsed, found.weight, int(now * 1000))
+            if isinstance(gathered, SetAccumulator):
+                self._spill(gathered)
 
     def _link(self, profile: int, name: str, tail: str, gathered: Accumulator, found: Resolved) -> None:
         """Lets the hot loop find the head for the rest of the window."""
@@ -260,29 +269,21 @@ class PureEngine:
         if isinstance(gathered, CounterAccumulator):
             gathered.heads.append((found.weight, cells, name))
 
-    def _add(
-        self,
-        profile: int,
-        value: str,
-        gathered: Accumulator,
-        found: Resolved,
-        line: bytes,
-        sender: Sender,
-        now: float,
-    ) -> None:
-        """Adds the values of a line whose head is known; a bad one is refused by itself."""
+    def _values(
+        self, profile: int, value: str, found: Resolved, line: bytes, sender: Sender, now: float
+    ) -> list[Value]:
+        """The values of a line whose head is known; a bad one is refused by itself."""
         kind, reading = found.series.kind, self._profiles[profile]
         texts = [value] if kind is Kind.SET else value.split(":")
         at = line.find(b":") + 1
+        values: list[Value] = []
         for text in texts:
             try:
-                parsed = parse_value(text.encode("latin-1"), kind, reading)
-                gathered.add(parsed, found.weight, int(now * 1000))
+                values.append(parse_value(text.encode("latin-1"), kind, reading))
             except Refusal as refusal:
                 self._refuse(refusal.shifted(at), line, sender, now)
             at += len(text) + 1
-        if isinstance(gathered, SetAccumulator):
-            self._spill(gathered)
+        return values
 
     def _spill(self, gathered: SetAccumulator, start: int | None = None) -> None:
         """Retires the members of a set at its limit ahead of their window; PFADD is idempotent."""
@@ -290,7 +291,7 @@ class PureEngine:
             self.limit_hits["set_members"] += 1
             if start is None:
                 start = self._interval.window.start
-            early = PureInterval(Window(start, start + self._length), 0)
+            early = PureInterval(Window(start, start + self._length), 0, self.limit_hits)
             ahead = early.of(gathered.series)
             assert isinstance(ahead, SetAccumulator)
             ahead.members |= gathered.members
@@ -315,8 +316,8 @@ class PureEngine:
 
     def _keep(self, kept: list[Any], item: object) -> None:
         if len(kept) >= self._limits.events:
-            self.limit_hits["events"] += 1
-            raise Refusal("cardinality", 0, f"limit of {self._limits.events} in a flush window")
+            found = f"limit of {self._limits.events} in a flush window"
+            raise Refusal("cardinality", 0, found, limit="events")
         kept.append(item)
 
     def _read_bits(self, profile: int, line: bytes, sender: Sender, now: float) -> None:
@@ -349,10 +350,12 @@ class PureEngine:
 
     def refuse(self, reason: str, line: bytes, sender: Sender, now: float) -> None:
         """Counts and keeps a line that a listener had to refuse before it was whole."""
-        self._refuse(Refusal(reason), line, sender, now)
+        self._refuse(Refusal(reason, limit="line" if reason == "too_long" else ""), line, sender, now)
 
     def _refuse(self, refusal: Refusal, line: bytes, sender: Sender, now: float) -> None:
         self.rejected[refusal.reason] += 1
+        if refusal.limit:
+            self.limit_hits[refusal.limit] += 1
         shown = line[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
         escaped = shown.encode("unicode_escape").decode()
         self.refused.append(RefusedLine(now, refusal.reason, refusal.message, sender_text(sender), escaped))
@@ -362,7 +365,7 @@ class PureEngine:
         limit = self._limits.line
         for line in lines:
             if len(line) > limit:
-                refusal = Refusal("too_long", limit, f"a line of {len(line)} bytes")
+                refusal = Refusal("too_long", limit, f"a line of {len(line)} bytes", limit="line")
                 self._refuse(refusal, line.encode("latin-1"), sender, now)
         return [line if len(line) <= limit else "" for line in lines]
 
@@ -373,29 +376,3 @@ def sender_text(sender: Sender) -> str:
         return sender
     host, port = sender[0], sender[1]
     return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
-
-
-def _join_events(data: bytes, lines: list[str]) -> list[str]:
-    """Puts events together again that hold raw newlines, by the lengths they give themselves.
-
-    `lines` are all the lines of `data`; a joined event takes the place of its parts.
-    """
-    offsets = itertools.accumulate((len(line) + 1 for line in lines), initial=0)
-    joined: list[str] = []
-    skip_to = 0
-    for offset, line in zip(offsets, lines, strict=False):
-        if offset < skip_to:
-            continue
-        joined.append(line)
-        end = event_end(data, offset) if line.startswith("_e{") else None
-        if end is not None and offset + len(line) < end <= len(data):
-            newline = data.find(b"\n", end)
-            stop = len(data) if newline < 0 else newline
-            whole = data[offset:stop]
-            try:
-                parse_event(whole)
-            except Refusal:
-                continue  # its lengths are wrong: the lines behind it are lines of their own
-            joined[-1] = whole.decode("latin-1")
-            skip_to = stop + 1
-    return joined

@@ -1,0 +1,226 @@
+"""Our own counters as a page for Prometheus (text format 0.0.4).
+
+The parts count in plain attributes; they are read when the page is asked for. Every name is listed in
+`docs/metrics.md`, which marks those that mean DATA LOSS.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from collector import __version__
+from collector.engine import Engine
+from collector.listeners import Listener
+from collector.listeners.tcp import TcpListener
+from collector.statsd.refusal import ODD, REASONS
+from collector.store.writer import Writer
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+# Reasons of collector_lost_total; each is there from the start, so that an alert on it can be tested.
+LOSSES: Final = {
+    "backlog_full": "points dropped, oldest first, because the store was away for too long",
+    "store_refused": "operations that the store refused: a key of another type, say",
+    "store_forgot": "batches that the store had confirmed and lost, older than what is kept to repeat",
+    "stopped": "points that the store had not confirmed when a stop could wait no longer",
+}
+LIMITS: Final = ("series", "series_per_metric", "tags", "heads", "set_members", "samples", "events")
+
+
+@dataclass(slots=True)
+class FlushStats:
+    """What flushes have cost so far; times in seconds."""
+
+    count: int = 0
+    seconds: float = 0.0
+    last_seconds: float = 0.0
+    last_points: int = 0
+    last_window_end: int = 0
+    loop_lag: float = 0.0
+    loop_lag_max: float = 0.0
+
+    def add(self, *, seconds: float, points: int, window_end: int) -> None:
+        """Notes one flush: from its start until the store has confirmed it."""
+        self.count += 1
+        self.seconds += seconds
+        self.last_seconds = seconds
+        self.last_points = points
+        self.last_window_end = window_end
+
+    def lag(self, seconds: float) -> None:
+        """Notes how late a timer came: as long as something held the event loop."""
+        self.loop_lag = seconds
+        self.loop_lag_max = max(self.loop_lag_max, seconds)
+
+
+class Source(Protocol):
+    """What the page is made from: the daemon."""
+
+    engine: Engine
+    listeners: list[Listener]
+    writer: Writer
+    flushes: FlushStats
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: its samples are (labels, value)."""
+
+    name: str
+    kind: str
+    help: str
+    samples: Iterable[tuple[Mapping[str, str], float]]
+
+
+def render(source: Source) -> str:
+    """The page."""
+    lines: list[str] = []
+    for metric in collect(source):
+        lines += (f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}")
+        for labels, value in metric.samples:
+            text = ",".join(f'{name}="{_escaped(found)}"' for name, found in labels.items())
+            lines.append(
+                f"{metric.name}{{{text}}} {_number(value)}" if text else f"{metric.name} {_number(value)}"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def collect(source: Source) -> Iterator[Metric]:
+    """All metrics, in the order of the page."""
+    yield from _ingest(source)
+    yield from _engine(source.engine)
+    yield from _store(source)
+    yield from _process(source)
+
+
+def _ingest(source: Source) -> Iterator[Metric]:
+    listeners = source.listeners
+
+    def each(value: str) -> list[tuple[Mapping[str, str], float]]:
+        sums: dict[str, float] = {}
+        for one in listeners:
+            sums[one.name] = sums.get(one.name, 0) + getattr(one, value)
+        return [({"listener": name}, total) for name, total in sums.items()]
+
+    yield Metric("collector_lines_total", "counter", "Lines received.", each("lines"))
+    yield Metric("collector_packets_total", "counter", "Datagrams or reads received.", each("packets"))
+    yield Metric("collector_bytes_total", "counter", "Bytes received.", each("bytes"))
+    yield Metric(
+        "collector_kernel_drops_total",
+        "counter",
+        "Datagrams that the kernel dropped because the receive buffer was full. DATA LOSS",
+        each("kernel_drops"),
+    )
+    streams = [one for one in listeners if isinstance(one, TcpListener)]
+    yield Metric(
+        "collector_connections",
+        "gauge",
+        "Open connections.",
+        [({"listener": one.name}, len(one.connections)) for one in streams],
+    )
+    for name, attribute, text in (
+        ("collector_connections_total", "connections_total", "Connections accepted."),
+        ("collector_connections_refused_total", "refused_connections", "Connections over the limit."),
+        ("collector_connections_idle_closed_total", "idle_closed", "Connections closed for silence."),
+    ):
+        samples = [({"listener": one.name}, float(getattr(one, attribute))) for one in streams]
+        yield Metric(name, "counter", text, samples)
+
+
+def _engine(engine: Engine) -> Iterator[Metric]:
+    yield Metric(
+        "collector_lines_rejected_total",
+        "counter",
+        "Lines, or bits of lines, refused. DATA LOSS of what a client sent wrong",
+        [({"reason": reason}, engine.rejected[reason]) for reason in REASONS],
+    )
+    yield Metric(
+        "collector_lines_odd_total",
+        "counter",
+        "Strange parts of lines; nothing was lost.",
+        [({"reason": reason}, engine.odd[reason]) for reason in ODD],
+    )
+    yield Metric(
+        "collector_limit_hits_total",
+        "counter",
+        "Times that a limit of the configuration was hit.",
+        [({"limit": limit}, engine.limit_hits[limit]) for limit in LIMITS],
+    )
+    yield Metric("collector_series", "gauge", "Series known now.", [({}, engine.series)])
+
+
+def _store(source: Source) -> Iterator[Metric]:
+    flushes, writer = source.flushes, source.writer
+    name = "collector_flush_seconds"
+    yield Metric(
+        f"{name}_sum", "counter", "Seconds that flushes took, confirmation included.", [({}, flushes.seconds)]
+    )
+    yield Metric(f"{name}_count", "counter", "Flushes.", [({}, flushes.count)])
+    yield Metric(name, "gauge", "Seconds that the last flush took.", [({}, flushes.last_seconds)])
+    yield Metric("collector_flush_points_total", "counter", "Points written.", [({}, writer.points)])
+    yield Metric(
+        "collector_last_flush_timestamp_seconds",
+        "gauge",
+        "End of the last window that was flushed.",
+        [({}, flushes.last_window_end)],
+    )
+    yield Metric("collector_store_up", "gauge", "Whether the store answers.", [({}, float(writer.up))])
+    yield Metric(
+        "collector_store_batches_total",
+        "counter",
+        "Batches confirmed: applied, or found to be there already.",
+        [({"result": "applied"}, writer.applied), ({"result": "duplicate"}, writer.duplicates)],
+    )
+    yield Metric(
+        "collector_store_retries_total", "counter", "Times the store was lost.", [({}, writer.retries)]
+    )
+    yield Metric(
+        "collector_backlog_batches", "gauge", "Batches not confirmed yet.", [({}, writer.pending_batches)]
+    )
+    yield Metric("collector_backlog_bytes", "gauge", "Bytes not confirmed yet.", [({}, writer.pending_bytes)])
+    yield Metric(
+        "collector_lost_total",
+        "counter",
+        "Points, operations or batches that were lost, see docs/metrics.md. DATA LOSS",
+        [({"reason": reason}, writer.lost[reason]) for reason in LOSSES],
+    )
+
+
+def _process(source: Source) -> Iterator[Metric]:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    flushes = source.flushes
+    yield Metric(
+        "collector_loop_lag_seconds", "gauge", "How late the last timer came.", [({}, flushes.loop_lag)]
+    )
+    yield Metric(
+        "collector_loop_lag_max_seconds",
+        "gauge",
+        "The longest hold of the event loop.",
+        [({}, flushes.loop_lag_max)],
+    )
+    yield Metric("process_cpu_seconds_total", "counter", "CPU time.", [({}, usage.ru_utime + usage.ru_stime)])
+    yield Metric("process_start_time_seconds", "gauge", "When it started.", [({}, source.started)])
+    if sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        resident = pages * os.sysconf("SC_PAGE_SIZE")
+        yield Metric("process_resident_memory_bytes", "gauge", "Memory in use.", [({}, resident)])
+        descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # no need for a Path of each
+        yield Metric("process_open_fds", "gauge", "Open file descriptors.", [({}, descriptors)])
+    labels = {"version": __version__, "engine": source.engine.name, "python": platform.python_version()}
+    yield Metric("collector_build_info", "gauge", "What runs.", [(labels, 1)])
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
