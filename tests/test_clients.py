@@ -98,16 +98,18 @@ def test_datadog_counts_gauges_sets_and_timers(daemon: DaemonProcess, dogstatsd:
 
 def test_datadog_sample_rate_is_a_weight(daemon: DaemonProcess) -> None:
     """A counter sent at a rate of 0.5 counts twice for each line that was sent."""
-    client = DogStatsd(host="127.0.0.1", port=daemon.port("udp"), disable_telemetry=True)
+    client = DogStatsd(
+        host="127.0.0.1", port=daemon.port("udp"), disable_aggregation=True, disable_buffering=True
+    )
     sent = 0
-    original = client._send_to_server
+    send: Any = client._send
 
-    def counting(packet: Any) -> None:
+    def counting(packet: str, *more: Any) -> None:
         nonlocal sent
-        sent += str(packet).count("rated:1|c|@0.5")
-        original(packet)
+        sent += packet.count("rated:1|c|@0.5")
+        send(packet, *more)
 
-    client._send_to_server = counting  # type: ignore[method-assign]
+    client._send = counting  # type: ignore[method-assign, assignment]
     for _ in range(200):
         client.increment("rated", sample_rate=0.5)
     client.stop()
@@ -201,8 +203,9 @@ def test_statsd_counts_gauges_sets_timers_and_pipelines(daemon: DaemonProcess, s
 
 def test_clients_that_say_localhost_are_heard_on_both_families(daemon: DaemonProcess) -> None:
     """`localhost` is ::1 for some clients and 127.0.0.1 for others: both arrive and add up."""
-    for ipv6 in (False, True):
-        client = StatsClient("localhost", daemon.port("udp", "[::1]" if ipv6 else "127.0.0.1"), ipv6=ipv6)
+    assert daemon.port("udp", "[::1]") == daemon.port("udp")
+    for host in ("127.0.0.1", "::1"):
+        client = StatsClient(host, daemon.port("udp"), ipv6=host == "::1")
         client.incr("families", 5)
         client.close()
     settled(daemon, "families", 10)

@@ -38,12 +38,10 @@ def test_nothing_received_before_the_signal_is_lost(tmp_path: Path, number: int)
     """A stop in the middle of a window drains the sockets and flushes it; exit code 0, no server left."""
     with running(tmp_path, LONG_WINDOW) as daemon:
         pid = embedded_pid(daemon)
-        for _ in range(200):
-            daemon_send = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            if _ == 0:
-                port = daemon.port("udp")
-            daemon_send.sendto(b"\n".join([b"last.words:1|c"] * 20), ("127.0.0.1", port))
-            daemon_send.close()
+        port = daemon.port("udp")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for _ in range(200):
+                sock.sendto(b"\n".join([b"last.words:1|c"] * 20), ("127.0.0.1", port))
         with socket.create_connection(("127.0.0.1", daemon.port("tcp"))) as stream:
             stream.sendall(b"last.words:1|c\nlast.words:1|c")
             time.sleep(0.2)
@@ -124,7 +122,7 @@ def test_an_own_redis_is_used_when_one_is_named(tmp_path: Path) -> None:
     directory = tmp_path / "redis"
     directory.mkdir()
     with server(directory) as path:
-        config = CONFIG + f"redis: {{url: 'unix://{path}', prefix: mine}}\n"
+        config = CONFIG + f"redis:\n  url: unix://{path}\n  prefix: mine\n"
         with running(tmp_path, config) as daemon:
             daemon.send_udp("own:3|c")
             wait_for(lambda: daemon.value("own") == 3, "the counter")
@@ -141,7 +139,7 @@ def test_not_ready_until_the_store_was_reached(tmp_path: Path) -> None:
     """A store that is away at start: healthy, receiving, not ready; then ready, with nothing lost."""
     directory = tmp_path / "redis"
     directory.mkdir()
-    config = CONFIG + f"redis: {{url: 'unix://{directory}/server.sock'}}\n"
+    config = CONFIG + f"redis:\n  url: unix://{directory}/server.sock\n"
     daemon = DaemonProcess(tmp_path, config.format(state_dir=tmp_path / "state"))
     try:
         wait_for(lambda: "collector.ready" in daemon.log, "the daemon to listen")

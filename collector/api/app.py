@@ -152,7 +152,7 @@ class Api:
         given = request.query if request.method == "GET" else await request.post()
         text = given.get("query")
         if not isinstance(text, str) or not text:
-            raise BadRequest("parameter query is missing: a selector, like api.latency{route=\"/pay\"}")
+            raise BadRequest('parameter query is missing: a selector, like api.latency{route="/pay"}')
         at = given.get("time")
         now = self._source.clock() if at is None else _time(str(at))
         return _data(await answer(parse_selector(text), self._reader, now))

@@ -14,11 +14,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from collector.model import Kind, Number, Series
-from collector.promql import KINDS, Selector
+from collector.promql import KIND_NAMES, Selector
 from collector.sketch import Sketch, bin_bounds
 
 LOOKBACK: Final = 300.0  # seconds, as in Prometheus
-_OPEN_LEFT: Final = 0  # Prometheus' boundary rules: 0 is (left, right], 1 is [left, right), 3 is [left, right]
+_OPEN_LEFT: Final = (
+    0  # Prometheus' boundary rules: 0 is (left, right], 1 is [left, right), 3 is [left, right]
+)
 _OPEN_RIGHT: Final = 1
 _CLOSED: Final = 3
 
@@ -68,9 +70,9 @@ async def answer(selector: Selector, reader: Reader, now: float) -> dict[str, An
 def _metric(series: Series, selector: Selector, *, ambiguous: bool) -> dict[str, str]:
     metric = {"__name__": series.name, **series.labels()}
     if ambiguous:
-        metric["kind"] = KINDS[series.kind]
+        metric["kind"] = KIND_NAMES[series.kind]
     if selector.quantile is not None:
-        metric["quantile"] = _text(selector.quantile)
+        metric["quantile"] = selector.quantile.text
     return metric
 
 
@@ -131,7 +133,7 @@ def _quantiles(points: Values, selector: Selector) -> Values:
     """Sketches, or one quantile of each when the selector asks for it."""
     if selector.quantile is None:
         return points
-    return [(at, one.quantile(selector.quantile)) for at, one in points if isinstance(one, Sketch)]
+    return [(at, one.quantile(selector.quantile.value)) for at, one in points if isinstance(one, Sketch)]
 
 
 def _printed(values: Values, *, single: bool) -> dict[str, Any]:
