@@ -29,7 +29,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 import promql_parser
-import re2  # type: ignore[import-untyped]
+import re2
 
 from collector.errors import CollectorError
 from collector.model import Kind, Series
@@ -53,6 +53,7 @@ _TOKEN: Final = re.compile(
     """,
     re.VERBOSE,
 )
+_OPERATORS: Final = {*"+-*/%^<>", "==", "!=", "<=", ">=", "and", "or", "unless"}
 _NOT_PLAIN: Final = re.compile(r"[^a-zA-Z0-9_:]")
 _QUANTILE: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+")
 
@@ -162,7 +163,7 @@ def parse_selector(text: str) -> Selector:
     try:
         expression = promql_parser.parse(quote_dotted(walk.tokens))
     except ValueError as error:
-        raise walk.error(str(error), walk.tokens[0]) from None
+        raise walk.error(str(error), walk.tokens[0], "give a name, or a matcher that needs a value") from None
     if isinstance(expression, promql_parser.MatrixSelector):
         seconds, vector = expression.range.total_seconds(), expression.vector_selector
     elif isinstance(expression, promql_parser.VectorSelector):
@@ -182,7 +183,7 @@ def _selector(walk: _Walk, vector: promql_parser.VectorSelector, seconds: float 
     for one in found[: len(found) - len(walk.matchers)]:
         name = one.value
     for one, (label, op, value) in zip(inside, walk.matchers, strict=True):
-        matcher = _matcher(walk, one.name, Op(op), one.value, value)
+        matcher = Matcher(one.name, Op(op), one.value, walk.regexes.get(value.at))
         if matcher.label == NAME and matcher.op is Op.EQUAL:
             name = matcher.value
         elif matcher.label == QUANTILE and matcher.value:
@@ -192,20 +193,6 @@ def _selector(walk: _Walk, vector: promql_parser.VectorSelector, seconds: float 
         else:
             matchers.append(matcher)
     return Selector(name, tuple(matchers), seconds, quantile)
-
-
-def _matcher(walk: _Walk, label: str, op: Op, value: str, at: _Token) -> Matcher:
-    if op not in (Op.REGEX, Op.NOT_REGEX):
-        return Matcher(label, op, value)
-    options = re2.Options()
-    options.log_errors = False
-    options.dot_nl = True  # as Prometheus compiles them
-    options.max_mem = _REGEX_MEMORY
-    try:
-        return Matcher(label, op, value, re2.compile(value, options))
-    except re2.error as error:
-        problem = error.args[0].decode("utf-8", "replace")
-        raise walk.error(f"bad regular expression: {problem}", at, "write it in RE2's syntax") from None
 
 
 def _quantile(walk: _Walk, matcher: Matcher, label: _Token, value: _Token) -> Quantile:
@@ -247,13 +234,16 @@ def _tokens(text: str) -> list[_Token]:
 
 
 def quote_dotted(tokens: list[_Token]) -> str:
-    """The text of the tokens with each dotted name written as PromQL has it: quoted, in braces."""
+    """The text of the tokens with each dotted name written as PromQL has it: quoted, in braces.
+
+    Labels are quoted too, all of them: some plain ones are words of PromQL.
+    """
     written: list[str] = []
     depth = 0
     named = ""  # the quoted name that the next brace takes in
     for token, after in zip(tokens, [*tokens[1:], tokens[-1]], strict=True):
         dotted = token.kind == "name" and "." in token.text
-        if dotted and depth:
+        if token.kind == "name" and depth:
             written.append(f'"{token.text}"')
         elif dotted and after.text == "{":
             named = f'"{token.text}",'
@@ -273,6 +263,7 @@ class _Walk:
         self._text = text
         self.tokens = _tokens(text)
         self.matchers: list[tuple[_Token, str, _Token]] = []  # (label, operator, value)
+        self.regexes: dict[int, re2._Regexp] = {}  # by the offset of the value
         self._next = 0
         self._names = 0
 
@@ -334,7 +325,7 @@ class _Walk:
         """matcher = label ( "=" / "!=" / "=~" / "!~" ) string, or a name as a string alone"""
         if label.kind == "end":
             raise self.error("a brace without an end", label, "close it with }")
-        if label.kind not in ("name", "string") or ":" in label.text and label.kind == "name":
+        if label.kind not in ("name", "string") or (label.kind == "name" and ":" in label.text):
             remedy = 'write label="value", and quote a label with other characters: "a-b"="value"'
             raise self.error(f'"{label.text}" is not a label', label, remedy)
         written = self._string(label) if label.kind == "string" else label.text
@@ -349,7 +340,9 @@ class _Walk:
         value = self._take()
         if value.kind != "string":
             raise self.error("a value is a string", value, f'write {label.text}{op.text}"value"')
-        self._string(value)
+        pattern = self._string(value)
+        if op.text in (Op.REGEX, Op.NOT_REGEX):
+            self.regexes[value.at] = self._regex(value, pattern)
         if written == NAME and op.text == Op.EQUAL:
             self._only_name(label)
         self.matchers.append((label, op.text, value))
@@ -367,6 +360,23 @@ class _Walk:
         assert isinstance(literal, promql_parser.StringLiteral)
         return literal.val
 
+    def _regex(self, token: _Token, pattern: str) -> re2._Regexp:
+        """Compiles for whole values; what the library's own check refuses is refused here, with a place."""
+        options = re2.Options()
+        options.log_errors = False
+        options.dot_nl = True  # as Prometheus compiles them
+        options.max_mem = _REGEX_MEMORY
+        try:
+            compiled = re2.compile(pattern, options)
+            promql_parser.parse(f'{{"x",y=~{token.text}}}')
+        except (re2.error, ValueError) as error:
+            why = error.args[0]
+            problem = why.decode("utf-8", "replace") if isinstance(why, bytes) else why
+            raise self.error(
+                f"bad regular expression: {problem}", token, "write it in RE2's syntax"
+            ) from None
+        return compiled
+
     def _range(self, bracket: _Token) -> None:
         """range = duration, as in [5m] or [1h30m]"""
         duration = self._take()
@@ -383,12 +393,12 @@ class _Walk:
     def _not_a_selector(self, token: _Token) -> QueryError:
         if token.text in ("offset", "@"):
             problem = f"{token.text} is not answered"
-        elif token.kind == "mark" and token.text in "+-*/%^==>=<=!=" or token.text in ("and", "or", "unless"):
+        elif token.text in _OPERATORS:
             problem = f"the operator {token.text} is not answered"
         elif token.text == "(":
             problem = "parentheses are not answered"
         else:
-            problem = f'{token.kind} "{token.text}" is not expected here'
+            problem = f"{token.text} is not expected here"
         return self.error(problem, token, _QUOTE_NAME if token.text == "-" else _SELECTOR_ONLY)
 
 

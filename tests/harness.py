@@ -85,7 +85,8 @@ class DaemonProcess:
     @property
     def url(self) -> str:
         """Where the HTTP API of the newest daemon of the directory listens."""
-        return re.findall(r"http\.listening url=(\S+)", self.log)[-1]
+        url: str = re.findall(r"http\.listening url=(\S+)", self.log)[-1]
+        return url
 
     def get_text(self, path: str) -> str:
         """The body of a GET."""

@@ -109,7 +109,7 @@ def test_datadog_sample_rate_is_a_weight(daemon: DaemonProcess) -> None:
         sent += packet.count("rated:1|c|@0.5")
         send(packet, *more)
 
-    client._send = counting  # type: ignore[method-assign, assignment]
+    client._send = counting  # type: ignore[assignment]
     for _ in range(200):
         client.increment("rated", sample_rate=0.5)
     client.stop()

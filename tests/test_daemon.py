@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -222,7 +223,7 @@ def test_sets_count_each_minute_and_the_clock_never_skips(daemon: DaemonProcess)
     wait_for(lambda: daemon.value("steady") == sent, "all of it")
     (series,) = daemon.query("steady[1m]")
     times = [at for at, _ in series["values"]]
-    assert {later - earlier for earlier, later in zip(times, times[1:], strict=False)} == {1.0}
+    assert {later - earlier for earlier, later in itertools.pairwise(times)} == {1.0}
     assert len(set(times)) == len(times)
 
 

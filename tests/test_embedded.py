@@ -265,7 +265,7 @@ class TestStart:
         async def scenario() -> None:
             server = EmbeddedServer(tmp_path / "state", EmbeddedSettings())
             task = asyncio.create_task(server.start())
-            while (pid := server.pid) is None:  # noqa: ASYNC110 - nothing else tells
+            while (pid := server.pid) is None:
                 await asyncio.sleep(0)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

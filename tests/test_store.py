@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fnmatch
+import re
+import socket
 import time
 from array import array
 from binascii import crc_hqx
@@ -69,8 +72,8 @@ class Store:
 
 
 @asynccontextmanager
-async def opened(path: str, prefix: str, **options: Any) -> AsyncIterator[Store]:
-    client = connect(f"unix://{path}")
+async def opened(path: str, prefix: str, user: str = "", **options: Any) -> AsyncIterator[Store]:
+    client = connect(f"unix://{user}{path}")
     store = Store(client, prefix, **options)
     task = asyncio.create_task(store.writer.run(client))
     try:
@@ -268,7 +271,7 @@ def test_events_and_checks_are_kept_newest_first(path: str) -> None:
     """Both come back as they were sent; one without a time has that of its window."""
 
     async def test(store: Store) -> None:
-        entries = [
+        entries: list[Event | Check] = [
             Event("deploy", "v1\nof api", at=5, alert="warning", tags=("a:b", "c")),
             Event("second", ""),
             Check("db", 2, message="gone", host="h"),
@@ -336,7 +339,7 @@ def apply(client: redis.Redis, keys: KeySpace, seq: int, prev: int, value: int) 
     batch = encoder.close([keys.sequence(shard, b"c1"), *names])
     connection = client.connection_pool.get_connection()
     try:
-        connection.send_packed_command(batch.command(prev), check_health=False)
+        connection.send_packed_command(batch.command(prev), check_health=False)  # type: ignore[no-untyped-call]
         return connection.read_response()
     finally:
         client.connection_pool.release(connection)
@@ -489,7 +492,7 @@ def test_a_store_of_another_version_is_refused_by_name(path: str) -> None:
 
     async def run() -> None:
         client = connect(f"unix://{path}")
-        await client.hset("schema:meta", mapping={"schema": "99"})  # type: ignore[misc]
+        await client.hset("schema:meta", mapping={"schema": "99"})
         await client.aclose()
         async with opened(path, "schema") as store:
             await test(store)
@@ -500,7 +503,7 @@ def test_a_store_of_another_version_is_refused_by_name(path: str) -> None:
 @pytest.mark.parametrize(
     ("user", "password", "remedy"),
     [
-        ("app", "wrong", "check redis.url"),
+        ("app", "wrong", "check the user"),
         ("poor", "secret", "docs/store.md"),
     ],
 )
@@ -525,8 +528,8 @@ def test_wrong_rights_are_told_with_their_remedy(
 
     with server(tmp_path) as path:
         admin = redis.Redis(unix_socket_path=path)
-        admin.execute_command("ACL", "SETUSER", "app", "on", ">right", "~*", "+@all")
-        admin.execute_command("ACL", "SETUSER", "poor", "on", ">secret", "~*", "+ping")
+        admin.execute_command("ACL", "SETUSER", "app", "on", ">right", "~*", "+@all")  # type: ignore[no-untyped-call]
+        admin.execute_command("ACL", "SETUSER", "poor", "on", ">secret", "~*", "+ping")  # type: ignore[no-untyped-call]
         admin.close()
         uvloop.run(run(path))
 
@@ -543,14 +546,12 @@ def test_user_password_and_database_of_the_address_are_used(tmp_path: Path) -> N
         await asyncio.gather(task, return_exceptions=True)
         await client.aclose()
 
-    import socket
-
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
     with server(tmp_path, "--port", str(port)) as path:
         admin = redis.Redis(unix_socket_path=path)
-        admin.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all")
+        admin.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all")  # type: ignore[no-untyped-call]
         uvloop.run(run(port))
         assert admin.dbsize() == 0
         admin.select(3)
@@ -587,3 +588,73 @@ def test_an_address_that_cannot_be_read_is_an_operators_error() -> None:
 def test_numbers_are_written_as_short_as_they_are(value: float, text: bytes) -> None:
     """Whole numbers go without a point, so that HINCRBY takes them and a point costs few bytes."""
     assert number_text(value) == text
+
+
+# ---------------------------------------------------------------------- the documentation
+
+DOCS = Path(__file__).resolve().parent.parent / "docs" / "store.md"
+ALL_KINDS: list[Point] = [
+    CounterPoint(HITS, 1),
+    GaugePoint(LEVEL, 1, 0, int(NOW * 1000)),
+    TimerPoint(LATENCY, sketch_of(1), array("d", [1])),
+    SetPoint(USERS, [b"a"]),
+]
+
+
+async def use_everything(store: Store) -> None:
+    """Writes every kind and asks every question."""
+    store.writer.write_entries(WINDOW, [Event("e", ""), Check("c", 0)])
+    await store.write(*ALL_KINDS)
+    reader, minute = store.reader, int(NOW) // 60 * 60
+    assert len(await reader.find(lambda series: True, NOW)) == 4
+    assert await reader.totals([HITS]) == [1]
+    assert (await reader.gauges([LEVEL], NOW))[0] is not None
+    assert (await reader.increments([HITS], NOW, NOW + 1))[0]
+    assert (await reader.gauge_points([LEVEL], NOW, NOW + 1))[0]
+    assert (await reader.sketches([LATENCY], NOW, NOW + 1))[0]
+    assert await reader.samples(LATENCY, 5)
+    assert (await reader.uniques([USERS], minute, minute + 60))[0]
+    assert await reader.unique([USERS, Series(Kind.SET, "others")], minute, minute + 60) == 1
+    assert await reader.events(1)
+    assert await reader.checks(1)
+
+
+def test_the_documented_rights_are_enough(tmp_path: Path) -> None:
+    """A user with just the commands and keys of docs/store.md can do all that the collector does."""
+    text = DOCS.read_text()
+    rights = re.findall(r"\+[a-z|]+", text[text.index("## Rights") :])
+    assert len(rights) > 20
+
+    async def run(path: str) -> None:
+        async with opened(path, "m", user="app:secret@") as store:
+            await use_everything(store)
+
+    with server(tmp_path) as path:
+        admin = redis.Redis(unix_socket_path=path)
+        rules = ["on", ">secret", "~{m*", "~m:*", "-@all", *rights]
+        admin.execute_command("ACL", "SETUSER", "app", *rules)  # type: ignore[no-untyped-call]
+        admin.close()
+        uvloop.run(run(path))
+
+
+def test_every_key_is_in_the_documentation(path: str) -> None:
+    """The keys that are found after a use of everything are those of the table, with their types."""
+    rows = re.findall(r"^\| (`.*?) \| (\w+) \|", DOCS.read_text(), re.MULTILINE)
+    documented = {
+        (re.sub(r"<\w+>", "*", key).replace("{t}", "{doc*}").replace("m:meta", "doc:meta"), kind)
+        for keys, kind in rows
+        for key in re.findall(r"`([^`]*)`", keys)
+    }
+
+    async def test(store: Store) -> None:
+        await use_everything(store)
+        found = set()
+        for key in await store.client.keys("*doc*"):
+            name = key.decode()
+            pattern = next((one for one in documented if fnmatch.fnmatchcase(name, one[0])), None)
+            assert pattern, name
+            assert (await store.client.type(key)).decode() == pattern[1], name
+            found.add(pattern)
+        assert found == documented
+
+    on(path, "doc", test)

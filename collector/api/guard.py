@@ -1,8 +1,8 @@
 """Who may ask: a page in the user's browser can reach loopback too.
 
 A page of another site can send requests to 127.0.0.1, or make its own name mean 127.0.0.1 and then read the
-answers (DNS rebinding). So the Host header must be a name that is ours, and a request that is not a plain read
-must come from ourselves, or from no page at all.
+answers (DNS rebinding). So the Host header must be a name that is ours, and a request that is not a plain
+read must come from ourselves, or from no page at all.
 """
 
 from __future__ import annotations

@@ -5,24 +5,42 @@
     set       distinct members in the newest minute that has any, of the last five
     timer     a native histogram of the last five minutes, or one quantile of it
 
-With a range, the same at every point in it: totals, values, minutes, histograms.
+With a range, the same at every point in it: totals, values, minutes, histograms. A point stands at the
+start of its slot and tells what was true at its end.
+
+The store keeps increments and one running total, the one of now. A total of the past is that total less
+all increments since; so every answer about counters reads from its start up to now.
+
+Both reading and printing go in parts: a large answer never holds the event loop for long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import Any, Final, Protocol
 
+from collector.api.prometheus import histogram, number, timestamp
+from collector.errors import CollectorError
 from collector.model import Kind, Number, Series
-from collector.promql import KIND_NAMES, Selector
-from collector.sketch import Sketch, bin_bounds
+from collector.promql import KIND, KIND_NAMES, NAME, QUANTILE, Selector
+from collector.sketch import Sketch
+from collector.store.writer import CHUNK_TTL
 
 LOOKBACK: Final = 300.0  # seconds, as in Prometheus
-_OPEN_LEFT: Final = (
-    0  # Prometheus' boundary rules: 0 is (left, right], 1 is [left, right), 3 is [left, right]
-)
-_OPEN_RIGHT: Final = 1
-_CLOSED: Final = 3
+_GAUGE_LOOKBACK: Final = 3600.0  # how long before `at` a gauge that was set again since is looked for
+_AHEAD: Final = 3600.0  # clients may stamp samples a little ahead; the running total has them already
+_KEPT: Final = float(CHUNK_TTL)  # nothing older is in the store
+
+# Bounds on one query: with 10 s a slot, the most that is read is a million points.
+_MOST_SERIES: Final = 200_000
+_MOST_SERIES_SECONDS: Final = 10_000_000.0
+# What is read at once, in series times seconds: about 10,000 numbers or 1,000 sketches, some 15 ms.
+_PART: Final = {Kind.COUNTER: 100_000.0, Kind.GAUGE: 100_000.0, Kind.SET: 600_000.0, Kind.TIMER: 10_000.0}
+_PART_SERIES: Final = 1000
 
 
 class Reader(Protocol):
@@ -47,70 +65,180 @@ class Reader(Protocol):
     async def checks(self, count: int) -> list[dict[str, Any]]: ...
 
 
+class TooMuchError(CollectorError):
+    """A query that would read or answer too much at once."""
+
+
 Values = list[tuple[float, Number | Sketch]]
 
 
-async def answer(selector: Selector, reader: Reader, now: float) -> dict[str, Any]:
-    """The `data` of /api/v1/query at `now`: a vector, or a matrix when the selector has a range."""
-    found = await reader.find(selector.matches, now)
-    kinds = {name: {one.kind for one in found if one.name == name} for name in {one.name for one in found}}
-    result = []
-    for kind in Kind:
-        series = [one for one in found if one.kind is kind]
-        if not series:
-            continue
-        read = _instant if selector.range is None else _range
-        for one, values in zip(series, await read(kind, series, reader, selector, now), strict=True):
+async def answer(selector: Selector, reader: Reader, at: float, now: float) -> str:
+    """The `data` of /api/v1/query as JSON: a vector at `at`, or a matrix when the selector has a range.
+
+    `now` is the time, in seconds as `at` is. Raises TooMuchError, and StoreError when the store is away.
+    """
+    question = _Question(selector, reader, at, now)
+    found = await reader.find(selector.matches, at) if at >= now - _KEPT else []
+    question.bound(found)
+    kinds: dict[str, set[Kind]] = {}
+    for one in found:
+        kinds.setdefault(one.name, set()).add(one.kind)
+    printed: list[str] = []
+    for kind, part in question.parts(found):
+        read = question.instant if selector.range is None else question.range
+        for series, values in zip(part, await read(kind, part), strict=True):
             if values:
-                metric = _metric(one, selector, ambiguous=len(kinds[one.name]) > 1)
-                result.append({"metric": metric, **_printed(values, single=selector.range is None)})
-    return {"resultType": "vector" if selector.range is None else "matrix", "result": result}
+                metric = _metric(series, selector, ambiguous=len(kinds[series.name]) > 1)
+                printed.append(json.dumps({"metric": metric, **question.printed(values)}))
+        await asyncio.sleep(0)
+    result_type = "vector" if selector.range is None else "matrix"
+    return f'{{"resultType":"{result_type}","result":[{",".join(printed)}]}}'
 
 
 def _metric(series: Series, selector: Selector, *, ambiguous: bool) -> dict[str, str]:
-    metric = {"__name__": series.name, **series.labels()}
+    metric = {NAME: series.name, **series.labels(), NAME: series.name}
     if ambiguous:
-        metric["kind"] = KIND_NAMES[series.kind]
+        metric.setdefault(KIND, KIND_NAMES[series.kind])
     if selector.quantile is not None:
-        metric["quantile"] = selector.quantile.text
+        metric[QUANTILE] = selector.quantile.text
     return metric
 
 
-async def _instant(
-    kind: Kind, series: list[Series], reader: Reader, selector: Selector, now: float
-) -> list[Values]:
-    """The newest value of each series, with `now` as its time."""
-    match kind:
-        case Kind.COUNTER:
-            return [[(now, total)] for total in await reader.totals(series)]
-        case Kind.GAUGE:
-            return [[(now, one[1])] if one else [] for one in await reader.gauges(series, now)]
-        case Kind.SET:
-            minutes = await reader.uniques(series, now - LOOKBACK, now + 1)
-            return [[(now, points[-1][1])] if points else [] for points in minutes]
-        case Kind.TIMER:
-            merged = [_merge(points) for points in await reader.sketches(series, now - LOOKBACK, now + 1)]
-            return [_quantiles([(now, sketch)], selector) if sketch.count else [] for sketch in merged]
+class _Question:
+    """One query on its way to the store."""
 
+    def __init__(self, selector: Selector, reader: Reader, at: float, now: float) -> None:
+        self._selector = selector
+        self._reader = reader
+        self._at = at
+        self._now = now
+        self._start = max(at - (selector.range or 0.0), now - _KEPT)
+        self._end = math.floor(at) + 1  # slots begin at whole seconds; one that begins at `at` counts
 
-async def _range(
-    kind: Kind, series: list[Series], reader: Reader, selector: Selector, now: float
-) -> list[Values]:
-    """Every point of each series in the range that ends at `now`."""
-    assert selector.range is not None
-    start, end = now - selector.range, now + 1
-    match kind:
-        case Kind.COUNTER:
-            increments = await reader.increments(series, start, end)
-            totals = await reader.totals(series)
-            return [_running(points, total) for points, total in zip(increments, totals, strict=True)]
-        case Kind.GAUGE:
-            return [list(points) for points in await reader.gauge_points(series, start, end)]
-        case Kind.SET:
-            return [list(points) for points in await reader.uniques(series, start, end)]
-        case Kind.TIMER:
-            found = await reader.sketches(series, start, end)
-            return [_quantiles(list(points), selector) for points in found]
+    # ------------------------------------------------------------------ how much, in which parts
+
+    def _seconds(self, kind: Kind) -> float:
+        """How far back the store has to read for one series of a kind."""
+        ranged, past = self._selector.range is not None, self._at < self._now
+        match kind:
+            case Kind.COUNTER:
+                return self._now - self._start + _AHEAD if ranged or past else 0.0
+            case Kind.GAUGE:
+                return self._end - self._start if ranged else past * _GAUGE_LOOKBACK
+            case Kind.SET | Kind.TIMER:
+                return self._end - self._start if ranged else LOOKBACK
+
+    def bound(self, found: Sequence[Series]) -> None:
+        """TooMuchError when the series found are too many for what is asked of each."""
+        remedy = "narrow it with matchers, or shorten its range"
+        if len(found) > _MOST_SERIES:
+            raise TooMuchError(f"the query finds {len(found)} series, at most {_MOST_SERIES}: {remedy}")
+        seconds = sum(self._seconds(one.kind) for one in found)
+        if seconds > _MOST_SERIES_SECONDS:
+            hours = seconds / 3600
+            most = _MOST_SERIES_SECONDS / 3600
+            raise TooMuchError(f"the query reads {hours:.0f} hours of series, at most {most:.0f}: {remedy}")
+
+    def parts(self, found: Sequence[Series]) -> Iterator[tuple[Kind, list[Series]]]:
+        """The series of one kind after another, as many at a time as are read at once."""
+        for kind, group in groupby(found, key=lambda one: one.kind):
+            series = list(group)
+            size = min(_PART_SERIES, int(_PART[kind] / max(1.0, self._seconds(kind)))) or 1
+            for first in range(0, len(series), size):
+                yield kind, series[first : first + size]
+
+    # ------------------------------------------------------------------ what is asked
+
+    async def instant(self, kind: Kind, series: list[Series]) -> list[Values]:
+        """The newest value of each series, with `at` as its time."""
+        at, reader = self._at, self._reader
+        match kind:
+            case Kind.COUNTER:
+                totals = await self._totals(series)
+                return [[] if total is None else [(at, total)] for total in totals]
+            case Kind.GAUGE:
+                values = await self._gauges(series)
+                return [[] if value is None else [(at, value)] for value in values]
+            case Kind.SET:
+                minutes = await reader.uniques(series, at - LOOKBACK, self._end)
+                return [[(at, points[-1][1])] if points else [] for points in minutes]
+            case Kind.TIMER:
+                slots = await reader.sketches(series, at - LOOKBACK, self._end)
+                merged = [_merge(points) for points in slots]
+                return [self._quantiles([(at, one)] if one.count else []) for one in merged]
+
+    async def range(self, kind: Kind, series: list[Series]) -> list[Values]:
+        """Every point of each series in the range that ends at `at`."""
+        start, end, reader = self._start, self._end, self._reader
+        match kind:
+            case Kind.COUNTER:
+                totals, increments = await self._history(series, start)
+                return [
+                    [point for point in _running(points, total) if point[0] < end]
+                    for points, total in zip(increments, totals, strict=True)
+                ]
+            case Kind.GAUGE:
+                return [list(points) for points in await reader.gauge_points(series, start, end)]
+            case Kind.SET:
+                return [list(points) for points in await reader.uniques(series, start, end)]
+            case Kind.TIMER:
+                found = await reader.sketches(series, start, end)
+                return [self._quantiles(list(points)) for points in found]
+
+    async def _totals(self, series: list[Series]) -> list[Number | None]:
+        """The running totals at `at`; None for a counter that did not count yet."""
+        if self._at >= self._now:
+            return list(await self._reader.totals(series))
+        totals, later = await self._history(series, self._end)
+        then = [
+            total - sum(value for _, value in points) for points, total in zip(later, totals, strict=True)
+        ]
+        return [value if value or not points else None for value, points in zip(then, later, strict=True)]
+
+    async def _history(
+        self, series: list[Series], start: float
+    ) -> tuple[list[Number], list[list[tuple[int, Number]]]]:
+        """The totals of now, and all increments from `start` up to them.
+
+        A flush between the two readings would tear them apart, so they are read again until none was;
+        flushes are seconds apart.
+        """
+        totals = await self._reader.totals(series)
+        while True:
+            increments = await self._reader.increments(series, start, self._now + _AHEAD)
+            before, totals = totals, await self._reader.totals(series)
+            if before == totals:
+                return totals, increments
+
+    async def _gauges(self, series: list[Series]) -> list[Number | None]:
+        """The values at `at`: the current ones, or for those set again since, the last one before."""
+        current = await self._reader.gauges(series, self._at)
+        values = [None if one is None or one[0] > self._at else one[1] for one in current]
+        if self._at < self._now:
+            since = [i for i, one in enumerate(current) if one is not None and one[0] > self._at]
+            earlier = await self._reader.gauge_points(
+                [series[i] for i in since], self._at - _GAUGE_LOOKBACK, self._end
+            )
+            for i, points in zip(since, earlier, strict=True):
+                values[i] = points[-1][1] if points else None
+        return values
+
+    # ------------------------------------------------------------------ how it is shown
+
+    def _quantiles(self, points: Values) -> Values:
+        """Sketches, or one quantile of each when the selector asks for it."""
+        wanted = self._selector.quantile
+        if wanted is None:
+            return points
+        return [(at, one.quantile(wanted.value)) for at, one in points if isinstance(one, Sketch)]
+
+    def printed(self, values: Values) -> dict[str, Any]:
+        """The values under the key that Prometheus gives them."""
+        name = "histogram" if isinstance(values[0][1], Sketch) else "value"
+        pairs = [
+            [timestamp(at), histogram(one) if isinstance(one, Sketch) else number(one)] for at, one in values
+        ]
+        return {name: pairs[0]} if self._selector.range is None else {f"{name}s": pairs}
 
 
 def _running(increments: list[tuple[int, Number]], total: Number) -> Values:
@@ -127,41 +255,3 @@ def _merge(points: list[tuple[int, Sketch]]) -> Sketch:
     for _, sketch in points:
         merged.merge(sketch)
     return merged
-
-
-def _quantiles(points: Values, selector: Selector) -> Values:
-    """Sketches, or one quantile of each when the selector asks for it."""
-    if selector.quantile is None:
-        return points
-    return [(at, one.quantile(selector.quantile.value)) for at, one in points if isinstance(one, Sketch)]
-
-
-def _printed(values: Values, *, single: bool) -> dict[str, Any]:
-    name = "histogram" if isinstance(values[0][1], Sketch) else "value"
-    printed = [[at, _histogram(one) if isinstance(one, Sketch) else _text(one)] for at, one in values]
-    return {name: printed[0]} if single else {f"{name}s": printed}
-
-
-def _histogram(sketch: Sketch) -> dict[str, Any]:
-    """A sketch as Prometheus prints a native histogram: buckets of [boundary rule, left, right, count]."""
-    buckets: list[list[Any]] = []
-    for index in sorted(sketch.negative, reverse=True):
-        lower, upper = bin_bounds(index)
-        buckets.append([_OPEN_RIGHT, _text(-upper), _text(-lower), _text(sketch.negative[index])])
-    if sketch.zero:
-        buckets.append([_CLOSED, "0", "0", _text(sketch.zero)])
-    for index in sorted(sketch.positive):
-        lower, upper = bin_bounds(index)
-        buckets.append([_OPEN_LEFT, _text(lower), _text(upper), _text(sketch.positive[index])])
-    return {"count": _text(sketch.count), "sum": _text(sketch.sum), "buckets": buckets}
-
-
-def _text(value: Number) -> str:
-    """A number as Prometheus prints it: the shortest text that reads back."""
-    if isinstance(value, int):
-        return str(value)
-    if value != value:
-        return "NaN"
-    if value in (float("inf"), float("-inf")):
-        return "+Inf" if value > 0 else "-Inf"
-    return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)

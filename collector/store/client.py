@@ -68,6 +68,8 @@ def without_password(url: str) -> str:
 def explain(error: BaseException) -> str:
     """What went wrong, with the remedy where there is one."""
     text = str(error) or type(error).__name__
+    if isinstance(error, StoreError):
+        return text
     # redis-py takes the code off the texts that it has a class for, and not always keeps it beside them.
     full = f"{getattr(error, 'status_code', None) or ''} {text}"
     for pattern, remedy in _REMEDY.items():
