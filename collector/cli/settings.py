@@ -1,0 +1,132 @@
+"""config check, init, show and schema."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from collector.cli.base import BAD_CONFIGURATION, NO, STRICT, fail, json_option, print_json
+
+if TYPE_CHECKING:
+    from collector.config import Problem, Settings
+
+_PLACES: Final = ("~/.config/collector/collector.yaml", "/etc/collector/collector.yaml")
+
+
+def config_file(given: str | None) -> Path | None:
+    """The file to read: the one given, $COLLECTOR_CONFIG, or the first usual place that has one."""
+    named = given or os.environ.get("COLLECTOR_CONFIG")
+    if named:
+        return Path(named)
+    return next((path for path in (Path(one).expanduser() for one in _PLACES) if path.exists()), None)
+
+
+def loaded(path: Path | None) -> tuple[Settings, list[Problem]]:
+    """The settings and warnings; ends with 78 and all problems when they cannot be used."""
+    from collector.config import ConfigError, check
+
+    try:
+        return check(path, os.environ)
+    except ConfigError as error:
+        fail("\n".join(map(str, error.problems)), BAD_CONFIGURATION)
+
+
+@click.group()
+def config() -> None:
+    """Check, write and show the configuration."""
+
+
+@config.command("check")
+@click.argument("file", required=False)
+@click.option("--strict", is_flag=True, help="Exit code 3 when there are warnings.")
+@json_option
+def check_command(file: str | None, strict: bool, as_json: bool) -> None:
+    """Find all faults of FILE at once, with line, column and suggestion.
+
+    \b
+    Example: collector config check config/collector.yaml
+    """
+    from collector.config import ConfigError, check
+
+    path = config_file(file)
+    try:
+        _, problems = check(path, os.environ)
+        code = STRICT if problems and strict else 0
+    except ConfigError as error:
+        problems, code = error.problems, BAD_CONFIGURATION
+    if as_json:
+        print_json(
+            [
+                {
+                    "file": one.file,
+                    "line": one.at.line,
+                    "column": one.at.column,
+                    "message": one.message,
+                    "suggestion": one.suggestion,
+                    "warning": one.warning,
+                }
+                for one in problems
+            ]
+        )
+    else:
+        for one in problems:
+            click.echo(str(one), err=True)
+        if not problems:
+            click.echo(f"{path or 'defaults'}: ok")
+    raise SystemExit(code)
+
+
+@config.command()
+@click.argument("path", default="collector.yaml")
+@click.option("--force", is_flag=True, help="Overwrite a file that is there.")
+def init(path: str, force: bool) -> None:
+    """Write the shipped configuration, which is the manual, to PATH (collector.yaml).
+
+    \b
+    Example: collector config init /etc/collector/collector.yaml
+    """
+    from collector.config import shipped
+
+    try:
+        with Path(path).open("w" if force else "x") as out:
+            out.write(shipped())
+    except FileExistsError:
+        fail(f"{path} is there already: --force overwrites it", NO)
+    except OSError as error:
+        fail(f"{path} cannot be written: {error.strerror}", NO)
+    click.echo(f"wrote {path}", err=True)
+
+
+@config.command("show")
+@click.argument("file", required=False)
+@json_option
+def show_command(file: str | None, as_json: bool) -> None:
+    """Print the effective configuration of FILE, defaults included, passwords masked.
+
+    \b
+    Example: collector config show config/collector.yaml
+    """
+    from collector.config import show
+
+    text = show(loaded(config_file(file))[0])
+    if as_json:
+        import yaml
+
+        print_json(yaml.safe_load(text))
+    else:
+        click.echo(text, nl=False)
+
+
+@config.command("schema")
+def schema_command() -> None:
+    """Print the JSON Schema of the file, for editors.
+
+    \b
+    Example: collector config schema > collector.schema.json
+    """
+    from collector.config import schema
+
+    print_json(schema())
