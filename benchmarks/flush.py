@@ -12,6 +12,7 @@ from pathlib import Path
 
 import uvloop
 
+from collector.daemon import CHUNK
 from collector.embedded import EmbeddedServer, EmbeddedSettings
 from collector.engine import Interval, PureEngine
 from collector.model import CounterPoint, GaugePoint, SetPoint, TimerPoint
@@ -51,7 +52,7 @@ def _interval(series: int, now: float) -> Interval:
 
 
 async def _ours(writer: Writer, interval: Interval, now: float) -> None:
-    for window, points in interval.chunks(500):
+    for window, points in interval.chunks(CHUNK):
         writer.write(window, points, now)
         await asyncio.sleep(0)
     await writer.commit()
@@ -62,7 +63,7 @@ async def _ours(writer: Writer, interval: Interval, now: float) -> None:
 async def _plain(url: str, interval: Interval) -> None:
     """What a simple exporter does: one command a point, pipelined, at least once."""
     client = connect(url)
-    for window, points in interval.chunks(500):
+    for window, points in interval.chunks(CHUNK):
         pipeline = client.pipeline(transaction=False)
         for point in points:
             key = f"plain:{point.series.key}"

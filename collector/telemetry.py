@@ -10,10 +10,10 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from collector import __version__
 from collector.engine import Engine
@@ -21,6 +21,8 @@ from collector.listeners import Listener
 from collector.listeners.tcp import TcpListener
 from collector.statsd.refusal import ODD, REASONS
 from collector.store.writer import Writer
+
+L = TypeVar("L", bound=Listener)
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -72,12 +74,13 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: its samples are (labels, value)."""
+    """One metric: its samples are (labels, value), those of a summary (suffix, value)."""
 
     name: str
     kind: str
     help: str
-    samples: Iterable[tuple[Mapping[str, str], float]]
+    samples: Iterable[tuple[Mapping[str, str], float]] = ()
+    summary: Iterable[tuple[str, float]] = ()
 
 
 def render(source: Source) -> str:
@@ -90,56 +93,87 @@ def render(source: Source) -> str:
             lines.append(
                 f"{metric.name}{{{text}}} {_number(value)}" if text else f"{metric.name} {_number(value)}"
             )
+        lines += [f"{metric.name}{suffix} {_number(value)}" for suffix, value in metric.summary]
     return "\n".join(lines) + "\n"
 
 
 def collect(source: Source) -> Iterator[Metric]:
     """All metrics, in the order of the page."""
     yield from _ingest(source)
+    yield from _connections(source)
     yield from _engine(source.engine)
     yield from _store(source)
     yield from _process(source)
 
 
+def _by_listener(listeners: Iterable[L], read: Callable[[L], float]) -> list[tuple[Mapping[str, str], float]]:
+    """One number of each listener; those of one name count together, for a label is there once."""
+    sums: dict[str, float] = {}
+    for one in listeners:
+        sums[one.name] = sums.get(one.name, 0) + read(one)
+    return [({"listener": name}, total) for name, total in sums.items()]
+
+
 def _ingest(source: Source) -> Iterator[Metric]:
-    listeners = source.listeners
-
-    def each(value: str) -> list[tuple[Mapping[str, str], float]]:
-        sums: dict[str, float] = {}
-        for one in listeners:
-            sums[one.name] = sums.get(one.name, 0) + getattr(one, value)
-        return [({"listener": name}, total) for name, total in sums.items()]
-
-    yield Metric("collector_lines_total", "counter", "Lines received.", each("lines"))
-    yield Metric("collector_packets_total", "counter", "Datagrams or reads received.", each("packets"))
-    yield Metric("collector_bytes_total", "counter", "Bytes received.", each("bytes"))
+    yield Metric(
+        "collector_lines_total",
+        "counter",
+        "Lines received.",
+        _by_listener(source.listeners, lambda one: one.lines),
+    )
+    yield Metric(
+        "collector_packets_total",
+        "counter",
+        "Datagrams or reads received.",
+        _by_listener(source.listeners, lambda one: one.packets),
+    )
+    yield Metric(
+        "collector_bytes_total",
+        "counter",
+        "Bytes received.",
+        _by_listener(source.listeners, lambda one: one.bytes),
+    )
     yield Metric(
         "collector_kernel_drops_total",
         "counter",
         "Datagrams that the kernel dropped because the receive buffer was full. DATA LOSS",
-        each("kernel_drops"),
+        _by_listener(source.listeners, lambda one: one.kernel_drops),
     )
-    streams = [one for one in listeners if isinstance(one, TcpListener)]
+
+
+def _connections(source: Source) -> Iterator[Metric]:
+    streams = [one for one in source.listeners if isinstance(one, TcpListener)]
     yield Metric(
         "collector_connections",
         "gauge",
         "Open connections.",
-        [({"listener": one.name}, len(one.connections)) for one in streams],
+        _by_listener(streams, lambda one: len(one.connections)),
     )
-    for name, attribute, text in (
-        ("collector_connections_total", "connections_total", "Connections accepted."),
-        ("collector_connections_refused_total", "refused_connections", "Connections over the limit."),
-        ("collector_connections_idle_closed_total", "idle_closed", "Connections closed for silence."),
-    ):
-        samples = [({"listener": one.name}, float(getattr(one, attribute))) for one in streams]
-        yield Metric(name, "counter", text, samples)
+    yield Metric(
+        "collector_connections_total",
+        "counter",
+        "Connections that came, the refused ones too.",
+        _by_listener(streams, lambda one: one.connections_total),
+    )
+    yield Metric(
+        "collector_connections_refused_total",
+        "counter",
+        "Connections closed at once because there were too many. DATA LOSS",
+        _by_listener(streams, lambda one: one.refused_connections),
+    )
+    yield Metric(
+        "collector_connections_idle_closed_total",
+        "counter",
+        "Connections closed because nothing came for idle_timeout.",
+        _by_listener(streams, lambda one: one.idle_closed),
+    )
 
 
 def _engine(engine: Engine) -> Iterator[Metric]:
     yield Metric(
         "collector_lines_rejected_total",
         "counter",
-        "Lines, or bits of lines, refused. DATA LOSS of what a client sent wrong",
+        "Lines, or bits of lines, refused: see /api/v1/rejected. DATA LOSS",
         [({"reason": reason}, engine.rejected[reason]) for reason in REASONS],
     )
     yield Metric(
@@ -159,12 +193,18 @@ def _engine(engine: Engine) -> Iterator[Metric]:
 
 def _store(source: Source) -> Iterator[Metric]:
     flushes, writer = source.flushes, source.writer
-    name = "collector_flush_seconds"
     yield Metric(
-        f"{name}_sum", "counter", "Seconds that flushes took, confirmation included.", [({}, flushes.seconds)]
+        "collector_flush_seconds",
+        "summary",
+        "Seconds that flushes took, confirmation by the store included.",
+        summary=[("_sum", flushes.seconds), ("_count", flushes.count)],
     )
-    yield Metric(f"{name}_count", "counter", "Flushes.", [({}, flushes.count)])
-    yield Metric(name, "gauge", "Seconds that the last flush took.", [({}, flushes.last_seconds)])
+    yield Metric(
+        "collector_last_flush_seconds",
+        "gauge",
+        "Seconds that the last flush took.",
+        [({}, flushes.last_seconds)],
+    )
     yield Metric("collector_flush_points_total", "counter", "Points written.", [({}, writer.points)])
     yield Metric(
         "collector_last_flush_timestamp_seconds",
@@ -189,7 +229,7 @@ def _store(source: Source) -> Iterator[Metric]:
     yield Metric(
         "collector_lost_total",
         "counter",
-        "Points, operations or batches that were lost, see docs/metrics.md. DATA LOSS",
+        "Points, operations or batches that never reached the store. DATA LOSS",
         [({"reason": reason}, writer.lost[reason]) for reason in LOSSES],
     )
 

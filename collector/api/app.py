@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final, Protocol
+from urllib.parse import parse_qsl
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from collector import __version__, telemetry
 from collector.api.guard import Handler, refusal
-from collector.api.query import Reader, answer
+from collector.api.query import Reader, TooMuchError, answer
 from collector.embedded import EmbeddedServer
 from collector.errors import StoreError
 from collector.http_settings import HttpSettings
@@ -21,7 +24,27 @@ from collector.promql import QueryError, parse_selector
 log = logging.getLogger(__name__)
 
 _MOST_ENTRIES: Final = 1000
-_ERRORS: Final = {400: "bad_data", 403: "forbidden", 404: "not_found", 405: "not_allowed", 503: "unavailable"}
+_MOST_FIELDS: Final = 100
+_LARGEST_BODY: Final = 64 * 1024  # bytes; a query is a line or two
+_LATEST: Final = 253402300800  # the year 10000, where RFC 3339 ends
+
+# Prometheus' errorType by status. It has no words for the last ones, which it does not answer in JSON.
+_ERRORS: Final = {
+    400: "bad_data",
+    413: "bad_data",
+    422: "execution",
+    500: "internal",
+    503: "unavailable",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+}
+_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_UNIX_TIME: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]*)?")
+_RFC_3339: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:[0-9]{2})"
+)
+_COUNT: Final = re.compile(r"[0-9]{1,9}")
 
 
 class Source(telemetry.Source, Protocol):
@@ -40,20 +63,31 @@ class Source(telemetry.Source, Protocol):
         ...
 
 
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a line of aiohttp's log tells of more than a client that does not speak HTTP.
+
+    aiohttp answers such a client with 400 and logs a traceback: any port scan would fill the log.
+    """
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
 class BadRequest(ValueError):
     """A parameter that cannot be read."""
 
 
 def create_app(source: Source, reader: Reader, settings: HttpSettings) -> web.Application:
     """The application; `reader` answers from the store."""
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)
     api = Api(source, reader)
 
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
         why = refusal(request, settings)
-        return _error(403, why) if why else await _answered(request, handler)
+        response = _error(403, why) if why else await _answered(request, handler)
+        response.headers.update(_HEADERS)
+        return response
 
-    app = web.Application(middlewares=[guarded])
+    app = web.Application(middlewares=[guarded], client_max_size=_LARGEST_BODY)
     app.router.add_get("/-/healthy", api.healthy)
     app.router.add_get("/-/ready", api.ready)
     app.router.add_get("/metrics", api.metrics)
@@ -70,23 +104,42 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
     """The handler's answer, or its error as JSON; what we did wrong is logged, never shown."""
     try:
         return await handler(request)
-    except (QueryError, BadRequest) as error:
+    except QueryError as error:
+        place = {"line": error.line, "column": error.column, "offset": error.offset}
+        return _error(400, str(error), position=place)
+    except BadRequest as error:
         return _error(400, str(error))
+    except TooMuchError as error:
+        return _error(422, str(error))
     except StoreError as error:
         return _error(503, f"the store is away: {error}")
     except web.HTTPException as error:
-        return _error(error.status, error.reason)
+        return _refused(request, error)
     except Exception:
         log.exception(event("http.bug", method=request.method, path=request.path))
         return _error(500, "internal error: see the collector's log")
+
+
+def _refused(request: web.Request, error: web.HTTPException) -> web.Response:
+    """What the server itself refuses, in our envelope."""
+    texts = {
+        404: f"nothing is at {request.path}: docs/http.md lists what there is",
+        405: f"{request.method} is not possible here, only {error.headers.get('Allow', '')}",
+        413: f"the body is larger than {_LARGEST_BODY} bytes",
+    }
+    response = _error(error.status, texts.get(error.status, error.reason))
+    if "Allow" in error.headers:
+        response.headers["Allow"] = error.headers["Allow"]
+    return response
 
 
 def _data(data: Any) -> web.Response:
     return web.json_response({"status": "success", "data": data})
 
 
-def _error(status: int, message: str) -> web.Response:
-    body = {"status": "error", "errorType": _ERRORS.get(status, "internal"), "error": message}
+def _error(status: int, message: str, **more: Any) -> web.Response:
+    kind = _ERRORS.get(status, "internal" if status >= 500 else "bad_data")
+    body = {"status": "error", "errorType": kind, "error": message, **more}
     return web.json_response(body, status=status)
 
 
@@ -107,7 +160,7 @@ class Api:
         if self._source.stopping:
             return web.Response(text="stopping\n", status=503)
         if not writer.ever_up:
-            why = writer.last_error or "not tried yet"
+            why = " ".join(writer.last_error.split()) or "not tried yet"
             return web.Response(text=f"the store was not reached yet: {why}\n", status=503)
         return web.Response(text="ready\n")
 
@@ -149,39 +202,61 @@ class Api:
 
     async def query(self, request: web.Request) -> web.Response:
         """An instant query: `query`, and `time` (now when left out)."""
-        given = request.query if request.method == "GET" else await request.post()
+        given = await _parameters(request)
         text = given.get("query")
-        if not isinstance(text, str) or not text:
+        if not text:
             raise BadRequest('parameter query is missing: a selector, like api.latency{route="/pay"}')
-        at = given.get("time")
-        now = self._source.clock() if at is None else _time(str(at))
-        return _data(await answer(parse_selector(text), self._reader, now))
+        now = self._source.clock()
+        at = _time(given["time"]) if given.get("time") else now
+        data = await answer(parse_selector(text), self._reader, at, now)
+        return web.json_response(text=f'{{"status":"success","data":{data}}}')
 
     async def events(self, request: web.Request) -> web.Response:
         """DogStatsD events, newest first; at most `limit`."""
-        return _data(await self._reader.events(_limit(request)))
+        return _data(await self._reader.events(await _limit(request)))
 
     async def checks(self, request: web.Request) -> web.Response:
         """Service checks, newest first; at most `limit`."""
-        return _data(await self._reader.checks(_limit(request)))
+        return _data(await self._reader.checks(await _limit(request)))
 
 
-def _limit(request: web.Request) -> int:
-    text = request.query.get("limit", "100")
-    if not text.isdecimal() or not 1 <= int(text) <= _MOST_ENTRIES:
-        raise BadRequest(f"parameter limit: {text!r} is no number from 1 to {_MOST_ENTRIES}")
+async def _parameters(request: web.Request) -> dict[str, str]:
+    """Parameters of the form in the body, then of the URL; the first of several of one name counts."""
+    form = await request.read() if request.method == "POST" else b""
+    given: dict[str, str] = {}
+    for text in (form, request.rel_url.raw_query_string.encode()):
+        try:
+            pairs = parse_qsl(
+                text.decode(), errors="strict", keep_blank_values=True, max_num_fields=_MOST_FIELDS
+            )
+        except ValueError as error:
+            raise BadRequest(f"the parameters cannot be read: {error}") from None
+        for name, value in pairs:
+            given.setdefault(name, value)
+    return given
+
+
+async def _limit(request: web.Request) -> int:
+    text = (await _parameters(request)).get("limit", "100")
+    if not _COUNT.fullmatch(text) or not 1 <= int(text) <= _MOST_ENTRIES:
+        raise BadRequest(f"parameter limit: {text[:40]!r} is no number from 1 to {_MOST_ENTRIES}")
     return int(text)
 
 
 def _time(text: str) -> float:
     """Unix seconds, or RFC 3339."""
-    try:
+    seconds: float | None = None
+    if _UNIX_TIME.fullmatch(text):
         seconds = float(text)
-    except ValueError:
+    elif _RFC_3339.fullmatch(text):
         try:
             seconds = datetime.fromisoformat(text).timestamp()
-        except ValueError:
-            raise BadRequest(f"parameter time: {text!r} is neither Unix time nor RFC 3339") from None
-    if not 0 <= seconds < 1e11:
+        except ValueError as error:
+            raise BadRequest(f"parameter time: {text!r}: {error}") from None
+    if seconds is None:
+        raise BadRequest(
+            f"parameter time: {text[:40]!r} is neither Unix time nor RFC 3339, like 2026-01-31T12:00:00Z"
+        )
+    if not 0 <= seconds < _LATEST:
         raise BadRequest(f"parameter time: {text!r} is out of range")
     return seconds

@@ -31,7 +31,7 @@ def number(value: Number) -> str:
 
 def timestamp(at: float) -> Number:
     """Unix seconds to the millisecond, whole ones without a point."""
-    rounded = round(at, 3)
+    rounded = round(float(at), 3)
     return int(rounded) if rounded.is_integer() else rounded
 
 

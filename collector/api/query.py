@@ -41,6 +41,7 @@ _MOST_SERIES_SECONDS: Final = 10_000_000.0
 # What is read at once, in series times seconds: about 10,000 numbers or 1,000 sketches, some 15 ms.
 _PART: Final = {Kind.COUNTER: 100_000.0, Kind.GAUGE: 100_000.0, Kind.SET: 600_000.0, Kind.TIMER: 10_000.0}
 _PART_SERIES: Final = 1000
+_READINGS: Final = 5  # flushes are seconds apart, a reading takes milliseconds
 
 
 class Reader(Protocol):
@@ -96,7 +97,9 @@ async def answer(selector: Selector, reader: Reader, at: float, now: float) -> s
 
 
 def _metric(series: Series, selector: Selector, *, ambiguous: bool) -> dict[str, str]:
-    metric = {NAME: series.name, **series.labels(), NAME: series.name}
+    labels = series.labels()
+    labels.pop(NAME, None)  # a tag may be called so; the name is the name
+    metric = {NAME: series.name, **labels}
     if ambiguous:
         metric.setdefault(KIND, KIND_NAMES[series.kind])
     if selector.quantile is not None:
@@ -113,7 +116,8 @@ class _Question:
         self._at = at
         self._now = now
         self._start = max(at - (selector.range or 0.0), now - _KEPT)
-        self._end = math.floor(at) + 1  # slots begin at whole seconds; one that begins at `at` counts
+        # Slots begin at whole seconds; one that begins at `at` counts.
+        self._end = math.floor(min(at, now + _AHEAD)) + 1
 
     # ------------------------------------------------------------------ how much, in which parts
 
@@ -124,7 +128,8 @@ class _Question:
             case Kind.COUNTER:
                 return self._now - self._start + _AHEAD if ranged or past else 0.0
             case Kind.GAUGE:
-                return self._end - self._start if ranged else past * _GAUGE_LOOKBACK
+                past_seconds = _GAUGE_LOOKBACK if past else 0.0
+                return self._end - self._start if ranged else past_seconds
             case Kind.SET | Kind.TIMER:
                 return self._end - self._start if ranged else LOOKBACK
 
@@ -200,15 +205,16 @@ class _Question:
     ) -> tuple[list[Number], list[list[tuple[int, Number]]]]:
         """The totals of now, and all increments from `start` up to them.
 
-        A flush between the two readings would tear them apart, so they are read again until none was;
-        flushes are seconds apart.
+        A flush between the two readings would tear them apart, so they are read again when there was one.
         """
         totals = await self._reader.totals(series)
-        while True:
+        increments: list[list[tuple[int, Number]]] = []
+        for _ in range(_READINGS):
             increments = await self._reader.increments(series, start, self._now + _AHEAD)
             before, totals = totals, await self._reader.totals(series)
             if before == totals:
-                return totals, increments
+                break
+        return totals, increments
 
     async def _gauges(self, series: list[Series]) -> list[Number | None]:
         """The values at `at`: the current ones, or for those set again since, the last one before."""

@@ -115,6 +115,11 @@ class TimerAccumulator:
         assert isinstance(value, int | float)
         self.raw(weight).append(value)
 
+    @property
+    def unfolded(self) -> int:
+        """How many raw samples are not in the sketch yet."""
+        return sum(map(len, self._raw.values()))
+
     def fold(self) -> int:
         """Moves the samples into the sketch, keeping the newest; how many are no longer kept raw."""
         before = len(self.newest)

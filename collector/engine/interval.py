@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Final
 
 from collector.engine.accumulators import Accumulator, SetAccumulator, TimerAccumulator, accumulator
 from collector.model import Check, Event, Point, Series, Window
+
+_RAW_SAMPLES: Final = 10_000  # of timers in one chunk: sorting them takes some milliseconds
 
 
 class PureInterval:
     """The accumulators of one window, and of other windows for samples that carried a timestamp."""
 
-    __slots__ = ("_limit_hits", "_samples", "checks", "events", "gathered", "others", "window")
+    __slots__ = (
+        "_folded",
+        "_limit_hits",
+        "_samples",
+        "_timers",
+        "checks",
+        "events",
+        "gathered",
+        "others",
+        "window",
+    )
 
     def __init__(self, window: Window, samples: int, limit_hits: Counter[str]) -> None:
         """`samples` are kept raw of each timer; those beyond it are counted in `limit_hits`."""
@@ -23,6 +36,8 @@ class PureInterval:
         self.checks: list[Check] = []
         self._samples = samples
         self._limit_hits = limit_hits
+        self._timers: list[TimerAccumulator] = []
+        self._folded = -1
 
     def of(self, series: Series, start: int | None = None) -> Accumulator:
         """The accumulator of a series in this window, or in the one that starts at `start`."""
@@ -33,14 +48,18 @@ class PureInterval:
         found = gathered.get(series.key)
         if found is None:
             found = gathered[series.key] = accumulator(series, self._samples)
+            if isinstance(found, TimerAccumulator):
+                self._timers.append(found)
         return found
 
-    def fold_timers(self) -> None:
-        """Bounds the memory of busy timers: raw samples into sketches."""
-        for gathered in (self.gathered, *self.others.values()):
-            for found in gathered.values():
-                if isinstance(found, TimerAccumulator):
-                    self._fold(found)
+    def fold_timers(self, part: int) -> None:
+        """Bounds the memory of busy timers: the raw samples of one in `part` of them into sketches.
+
+        Called again and again it comes round to each; all at once would hold the event loop.
+        """
+        for _ in range(-(-len(self._timers) // part)):
+            self._folded = (self._folded + 1) % len(self._timers)
+            self._fold(self._timers[self._folded])
 
     def _fold(self, timer: TimerAccumulator) -> None:
         if beyond := timer.fold():
@@ -51,6 +70,7 @@ class PureInterval:
 
     def chunks(self, size: int) -> Iterator[tuple[Window, list[Point]]]:
         """The points, at most `size` at a time; each accumulator is let go as it is read."""
+        self._timers.clear()
         length = self.window.end - self.window.start
         yield from self._chunks(self.window, self.gathered, size)
         for start in sorted(self.others):
@@ -60,15 +80,17 @@ class PureInterval:
         self, window: Window, gathered: dict[str, Accumulator], size: int
     ) -> Iterator[tuple[Window, list[Point]]]:
         points: list[Point] = []
+        raw = 0
         while gathered:
             _, found = gathered.popitem()
             if isinstance(found, SetAccumulator) and not found.members:
                 continue  # all of them went ahead of the window
             if isinstance(found, TimerAccumulator):
+                raw += found.unfolded
                 self._fold(found)
             points.append(found.point())
-            if len(points) == size:
+            if len(points) == size or raw >= _RAW_SAMPLES:
                 yield window, points
-                points = []
+                points, raw = [], 0
         if points:
             yield window, points

@@ -51,7 +51,8 @@ _COUNT, _TIME, _SET_GAUGE, _ADD_MEMBER = range(4)
 _KEPT_REFUSED: Final = 200
 _SHOWN_BYTES: Final = 512
 _PLAIN_DIGITS: Final = 18  # up to so many characters, digits fit an int64 and a double's range
-_FOLD_EVERY: Final = 1_000_000  # lines between two looks at how much raw samples hold
+_FOLD_EVERY: Final = 16_384  # lines between two looks at how much raw samples hold,
+_FOLD_PARTS: Final = 64  # each at so small a part of the timers: a round takes a million lines
 _KNOWN_RESTS: Final = 65536  # about 12 MB when full; what comes first in a window stays
 _SHORT: Final = 64  # characters of a rest that may well come again
 
@@ -193,7 +194,7 @@ class PureEngine:
         self._unfolded += len(lines)
         if self._unfolded >= _FOLD_EVERY:
             self._unfolded = 0
-            self._interval.fold_timers()
+            self._interval.fold_timers(_FOLD_PARTS)
         return len(lines) - lines.count("") - lines.count("\r")
 
     @staticmethod
@@ -274,6 +275,8 @@ class PureEngine:
     ) -> list[Value]:
         """The values of a line whose head is known; a bad one is refused by itself."""
         kind, reading = found.series.kind, self._profiles[profile]
+        if kind is not Kind.SET and value.isdecimal() and len(value) <= _PLAIN_DIGITS:
+            return [int(value)]  # what nearly all are: the grammar would say the same, later
         texts = [value] if kind is Kind.SET else value.split(":")
         at = line.find(b":") + 1
         values: list[Value] = []
