@@ -41,6 +41,8 @@ KIND_NAMES: Final = {Kind.COUNTER: "counter", Kind.GAUGE: "gauge", Kind.TIMER: "
 
 _SELECTOR_ONLY: Final = 'only a selector can be answered, like api.latency{route="/pay"}[5m]'
 _QUOTE_NAME: Final = 'a name with other characters than letters, digits, "_", ":" and "." is quoted: {"a-b"}'
+_LONGEST_PROBLEM: Final = 200  # characters; the library's repeat the expression
+_REMEMBERED: Final = 10_000  # values of a label
 _REGEX_MEMORY: Final = 2**20  # bytes; RE2 gets slower beyond it, but stays linear
 
 _TOKEN: Final = re.compile(
@@ -82,6 +84,33 @@ class Op(StrEnum):
     NOT_REGEX = "!~"
 
 
+class Regex:
+    """A compiled regular expression for whole values, and what it said of the values seen before.
+
+    Values repeat from series to series, and a look-up costs a fiftieth of a match through the binding.
+    """
+
+    __slots__ = ("_compiled", "_seen")
+
+    def __init__(self, pattern: str) -> None:
+        """Raises re2.error for what RE2 does not read."""
+        options = re2.Options()
+        options.log_errors = False
+        options.dot_nl = True  # as Prometheus compiles them
+        options.max_mem = _REGEX_MEMORY
+        self._compiled = re2.compile(pattern, options)
+        self._seen: dict[str, bool] = {}
+
+    def matches(self, value: str) -> bool:
+        """Whether the whole value matches."""
+        found = self._seen.get(value)
+        if found is None:
+            found = self._compiled.fullmatch(value) is not None
+            if len(self._seen) < _REMEMBERED:
+                self._seen[value] = found
+        return found
+
+
 @dataclass(frozen=True, slots=True)
 class Matcher:
     """One condition on a label; a label that a series does not have counts as empty."""
@@ -89,7 +118,7 @@ class Matcher:
     label: str
     op: Op
     value: str
-    regex: re2._Regexp | None = None
+    regex: Regex | None = None
 
     @property
     def negative(self) -> bool:
@@ -100,7 +129,7 @@ class Matcher:
         """Whether a label with this value is selected."""
         if self.regex is None:
             return (value == self.value) is not self.negative
-        return (self.regex.fullmatch(value) is not None) is not self.negative
+        return self.regex.matches(value) is not self.negative
 
 
 class Quantile(NamedTuple):
@@ -152,8 +181,10 @@ def underscored(name: str) -> str:
 
 
 def _name_accepted(matcher: Matcher, name: str) -> bool:
-    forms = (matcher.accepts(name), matcher.accepts(underscored(name)))
-    return all(forms) if matcher.negative else any(forms)
+    """One form of the name has to match, or, where the matcher is a negative one, neither."""
+    if matcher.negative:
+        return matcher.accepts(name) and matcher.accepts(underscored(name))
+    return matcher.accepts(name) or matcher.accepts(underscored(name))
 
 
 def parse_selector(text: str) -> Selector:
@@ -263,13 +294,13 @@ class _Walk:
         self._text = text
         self.tokens = _tokens(text)
         self.matchers: list[tuple[_Token, str, _Token]] = []  # (label, operator, value)
-        self.regexes: dict[int, re2._Regexp] = {}  # by the offset of the value
+        self.regexes: dict[int, Regex] = {}  # by the offset of the value
         self._next = 0
         self._names = 0
 
     def error(self, problem: str, token: _Token, remedy: str = _SELECTOR_ONLY) -> QueryError:
         """A QueryError at a token."""
-        return QueryError(problem, self._text, token.at, remedy)
+        return QueryError(problem[:_LONGEST_PROBLEM], self._text, token.at, remedy)
 
     def selector(self) -> None:
         """selector = [ name ] [ "{" matchers "}" ] [ "[" duration "]" ]"""
@@ -360,14 +391,10 @@ class _Walk:
         assert isinstance(literal, promql_parser.StringLiteral)
         return literal.val
 
-    def _regex(self, token: _Token, pattern: str) -> re2._Regexp:
-        """Compiles for whole values; what the library's own check refuses is refused here, with a place."""
-        options = re2.Options()
-        options.log_errors = False
-        options.dot_nl = True  # as Prometheus compiles them
-        options.max_mem = _REGEX_MEMORY
+    def _regex(self, token: _Token, pattern: str) -> Regex:
+        """Compiles; what the library's own check refuses is refused here, where its place is known."""
         try:
-            compiled = re2.compile(pattern, options)
+            regex = Regex(pattern)
             promql_parser.parse(f'{{"x",y=~{token.text}}}')
         except (re2.error, ValueError) as error:
             why = error.args[0]
@@ -375,7 +402,7 @@ class _Walk:
             raise self.error(
                 f"bad regular expression: {problem}", token, "write it in RE2's syntax"
             ) from None
-        return compiled
+        return regex
 
     def _range(self, bracket: _Token) -> None:
         """range = duration, as in [5m] or [1h30m]"""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -18,6 +20,7 @@ import uvloop
 from aiohttp import web
 
 from collector.api import create_app
+from collector.api.app import ERRORS
 from collector.embedded import EmbeddedServer
 from collector.engine import Engine, Limits, PureEngine
 from collector.errors import StoreError
@@ -311,12 +314,12 @@ def test_two_kinds_of_one_name_are_told_apart_by_a_label() -> None:
     async def test(server: Server) -> None:
         server.reader.add(Kind.COUNTER, "twin", {-10: 1})
         server.reader.add(Kind.GAUGE, "twin", {-10: 2}, "kind:own")
-        server.reader.add(Kind.GAUGE, "twin2", {-10: 2})
-        answers = await server.result('{__name__=~"twin.*"}')
+        server.reader.add(Kind.GAUGE, "atwin", {-10: 2})
+        answers = await server.result('{__name__=~".*twin"}')
         assert [one["metric"] for one in answers] == [
             {"__name__": "twin", "kind": "counter"},
+            {"__name__": "atwin"},
             {"__name__": "twin", "kind": "own"},
-            {"__name__": "twin2"},
         ]
 
     on_server(test)
@@ -616,6 +619,20 @@ def test_unknown_paths_and_methods_are_told_in_the_same_shape() -> None:
             assert answer.headers["Allow"] == "GET,HEAD"
 
     on_server(test)
+
+
+def test_docs_list_every_route_and_every_error() -> None:
+    """docs/http.md has a row for each path with its methods, and for each status; and no other."""
+    app = create_app(Parts(), MemoryReader(), LOOPBACK)
+    routes: dict[str, set[str]] = {}
+    for route in app.router.routes():
+        if route.method != "HEAD" and route.resource is not None:
+            routes.setdefault(route.resource.canonical, set()).add(route.method)
+    text = (Path(__file__).parent.parent / "docs" / "http.md").read_text()
+    rows = re.findall(r"^\| `(/[^`]*)` \| ([A-Z, ]+) \|", text, re.M)
+    assert {path: set(methods.split(", ")) for path, methods in rows} == routes
+    errors = {int(status): kind for status, kind in re.findall(r"^\| (\d+) \| `(\w+)` \|", text, re.M)}
+    assert errors == ERRORS
 
 
 def test_bytes_that_are_no_http_are_refused_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:

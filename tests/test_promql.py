@@ -217,6 +217,14 @@ def test_a_hostile_regular_expression_takes_linear_time() -> None:
     assert time.perf_counter() - started < 1.0
 
 
+def test_an_error_never_repeats_a_long_expression() -> None:
+    """The libraries quote the expression in their messages; ours go to logs and answers and stay short."""
+    for text in ('a{x=~"' + "(" * 20_000 + '"}', "a[" + "1" * 20_000 + "x]", 'a{x="\\' + "q" * 20_000 + '"}'):
+        with pytest.raises(QueryError) as caught:
+            parse_selector(text)
+        assert len(str(caught.value)) < 500
+
+
 _WORDS = [
     "a",
     "a.b",

@@ -28,16 +28,16 @@ _MOST_FIELDS: Final = 100
 _LARGEST_BODY: Final = 64 * 1024  # bytes; a query is a line or two
 _LATEST: Final = 253402300800  # the year 10000, where RFC 3339 ends
 
-# Prometheus' errorType by status. It has no words for the last ones, which it does not answer in JSON.
-_ERRORS: Final = {
+# errorType by status: Prometheus' words, and ours for what it does not answer in JSON (403 to 405).
+ERRORS: Final = {
     400: "bad_data",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
     413: "bad_data",
     422: "execution",
     500: "internal",
     503: "unavailable",
-    403: "forbidden",
-    404: "not_found",
-    405: "method_not_allowed",
 }
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _UNIX_TIME: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]*)?")
@@ -138,7 +138,7 @@ def _data(data: Any) -> web.Response:
 
 
 def _error(status: int, message: str, **more: Any) -> web.Response:
-    kind = _ERRORS.get(status, "internal" if status >= 500 else "bad_data")
+    kind = ERRORS.get(status, "internal" if status >= 500 else "bad_data")
     body = {"status": "error", "errorType": kind, "error": message, **more}
     return web.json_response(body, status=status)
 

@@ -19,6 +19,7 @@ _SO_MEMINFO: Final = 55  # Linux: nine u32, the last is the number of packets dr
 _MEMINFO: Final = struct.Struct("=9I")
 _SO_RCVBUFFORCE: Final = 33  # Linux: beyond net.core.rmem_max, for those with CAP_NET_ADMIN
 _SAME_PORT_TRIES: Final = 20
+BACKLOG: Final = 1024  # TCP connections that the kernel holds until they are accepted
 _REMEDIES: Final = {
     errno.EADDRINUSE: "another process listens there: stop it, or choose another port",
     errno.EACCES: "ports below 1024 need the right to bind them (CAP_NET_BIND_SERVICE)",
@@ -86,6 +87,8 @@ def _bind_one(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setblocking(False)
         sock.bind((host, port))
+        if kind == socket.SOCK_STREAM:
+            sock.listen(BACKLOG)  # here, since a port may be taken between the two
     except OSError as error:
         sock.close()
         if host == "::1" and error.errno == errno.EADDRNOTAVAIL:

@@ -22,8 +22,9 @@ from collector.logfmt import event
 log = logging.getLogger(__name__)
 
 _LARGEST: Final = 65536  # no datagram is longer: 65507 bytes over IPv4
+_SMALLEST: Final = 512  # bytes of a receive buffer that even an empty datagram takes; Linux: about 768
 _TURN: Final = 0.005  # seconds of receiving before the event loop goes round
-_DRAIN: Final = 5.0  # seconds that a stop gives to what the kernel holds
+_DRAIN: Final = 5.0  # seconds that a stop waits at most, for a socket that only gives errors
 
 
 class UdpListener(Listener):
@@ -52,13 +53,18 @@ class UdpListener(Listener):
             address = shown("udp", sock)
             self.addresses.append(address)
             log.info(event("listener.open", url=address, receive_buffer=granted, requested=wanted))
-            if granted < wanted:
-                remedy = f"sysctl -w net.core.rmem_max={wanted}"
-                log.warning(event("listener.small_buffer", url=address, granted=granted, remedy=remedy))
             loop.add_reader(sock.fileno(), self._receive, sock, _TURN)
+        granted = min(self._granted)
+        if granted < wanted:
+            remedy = f"sysctl -w net.core.rmem_max={wanted}"
+            log.warning(event("listener.small_buffer", url=self.url, granted=granted, remedy=remedy))
 
     def _receive(self, sock: socket.socket, seconds: float) -> bool:
-        """Takes what the socket holds, for so long at most; whether it was emptied."""
+        """Takes what the socket holds, for so long at most; whether it was emptied.
+
+        `recvfrom` makes the bytes that the engine wants: 2.0 us a datagram of 1432 bytes over loopback, where
+        `recvfrom_into` and a copy out of its buffer cost 2.3 us.
+        """
         ingest, receive, profile = self._engine.ingest, sock.recvfrom, self._profile
         now = self._clock()
         end = time.monotonic() + seconds
@@ -89,12 +95,18 @@ class UdpListener(Listener):
         return sum(drops.read() for drops in self._drops)
 
     async def drain(self) -> None:
-        """Stops and takes all that the kernel holds by now."""
+        """Stops and takes all that the kernel holds by now.
+
+        A socket gives datagrams in order, so as many as its buffer can hold are all of those; what a sender
+        adds meanwhile does not hold up the stop.
+        """
         loop = asyncio.get_running_loop()
         for sock in self._sockets:
             loop.remove_reader(sock.fileno())
+        for sock, granted in zip(self._sockets, self._granted, strict=True):
+            last = self.packets + granted // _SMALLEST
             end = time.monotonic() + _DRAIN
-            while not self._receive(sock, _TURN) and time.monotonic() < end:
+            while not self._receive(sock, _TURN) and self.packets < last and time.monotonic() < end:
                 await asyncio.sleep(0)
 
     async def close(self) -> None:
