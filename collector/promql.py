@@ -41,7 +41,7 @@ KIND_NAMES: Final = {Kind.COUNTER: "counter", Kind.GAUGE: "gauge", Kind.TIMER: "
 
 _SELECTOR_ONLY: Final = 'only a selector can be answered, like api.latency{route="/pay"}[5m]'
 _QUOTE_NAME: Final = 'a name with other characters than letters, digits, "_", ":" and "." is quoted: {"a-b"}'
-_LONGEST_PROBLEM: Final = 200  # characters; the library's repeat the expression
+_LONGEST: Final = 200  # characters of a problem or a remedy: both may quote what was asked
 _REMEMBERED: Final = 10_000  # values of a label
 _REGEX_MEMORY: Final = 2**20  # bytes; RE2 gets slower beyond it, but stays linear
 
@@ -67,6 +67,7 @@ class QueryError(CollectorError):
     """
 
     def __init__(self, problem: str, text: str, offset: int, remedy: str = _SELECTOR_ONLY) -> None:
+        problem, remedy = problem[:_LONGEST], remedy[:_LONGEST]
         self.problem = problem
         self.remedy = remedy
         self.offset = offset
@@ -300,7 +301,7 @@ class _Walk:
 
     def error(self, problem: str, token: _Token, remedy: str = _SELECTOR_ONLY) -> QueryError:
         """A QueryError at a token."""
-        return QueryError(problem[:_LONGEST_PROBLEM], self._text, token.at, remedy)
+        return QueryError(problem, self._text, token.at, remedy)
 
     def selector(self) -> None:
         """selector = [ name ] [ "{" matchers "}" ] [ "[" duration "]" ]"""

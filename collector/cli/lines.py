@@ -32,7 +32,11 @@ def _given(lines: tuple[str, ...]) -> list[bytes]:
     "--gauges", type=click.Choice(["statsd", "dogstatsd"]), default="statsd", help="What a sign means."
 )
 @click.option(
-    "--dialect", "dialects", multiple=True, type=click.Choice(list(Dialect)), help="Spoken; repeatable."
+    "--dialect",
+    "dialects",
+    multiple=True,
+    type=click.Choice([one.value for one in Dialect]),
+    help="Spoken; repeatable.",
 )
 @click.option("--meters", is_flag=True, help='Take "m" for "c".')
 @click.option("--bare-names", is_flag=True, help="Take a name alone as a count of one.")
