@@ -46,7 +46,7 @@ CHUNK: Final = 200  # points encoded before the event loop gets its turn: 20 ms 
 _TICK: Final = 1.0  # seconds between two looks at what left the engine early
 _LAG_TICK: Final = 0.02  # seconds; a longer hold of the event loop shows as lateness of this timer
 _STOP_SECONDS: Final = 15.0  # for the last flush to be confirmed; systemd waits 90 s, Docker 10
-_GC_THRESHOLDS: Final = (50_000, 1000, 1000)  # 50,000 young objects are looked at in about 5 ms
+_GC_THRESHOLDS: Final = (10_000, 1000, 1000)  # 10,000 young objects are looked at in a millisecond
 _RESTART_PAUSE: Final = 1.0  # seconds before an embedded server that ended is started again
 _REFUSED_LOG_SECONDS: Final = 60.0  # one line a reason and minute
 
@@ -124,10 +124,10 @@ class Daemon:
             await stack.enter_async_context(self._tasks(self.writer.run(client)))
             await stack.enter_async_context(self._sockets())
             await stack.enter_async_context(self._http(client))
+            _tame_garbage_collection()
             await stack.enter_async_context(self._tasks(self._watch_lag()))
             await stack.enter_async_context(self._flushing())
             log.info(event("collector.ready", version=__version__, engine=self.engine.name))
-            _tame_garbage_collection()
             await self._stop.wait()
             log.info(event("collector.stopping"))
         log.info(event("collector.stopped", points=self.writer.points))

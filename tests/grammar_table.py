@@ -393,16 +393,10 @@ def _assert_point(point: Point, expected: Any) -> None:
 
 def repeated(expected: Totals, times: int) -> Totals:
     """What the same lines give when they come several times in one window."""
-    return {key: _repeat(value, times) for key, value in expected.items()}
+    return {key: _repeat(key, value, times) for key, value in expected.items()}
 
 
-def _repeat(value: Any, times: int) -> Any:
+def _repeat(key: str, value: Any, times: int) -> Any:
     if isinstance(value, Move):
         return Move(value.by * times)
-    return value * times if isinstance(value, list) else value
-
-
-def repeated_counters(expected: Totals, times: int) -> Totals:
-    """As `repeated`, with the counters as many times too."""
-    again = repeated(expected, times)
-    return {key: value * times if key[0] == Kind.COUNTER else value for key, value in again.items()}
+    return value * times if key[0] in (Kind.COUNTER, Kind.TIMER) else value

@@ -178,7 +178,7 @@ def keys_of(kind: Any, prefix: str = "") -> list[str]:
     names = []
     for one in fields(kind):
         hint = get_type_hints(kind)[one.name]
-        inner = next((arg for arg in (hint, *get_args(hint)) if is_dataclass(arg)), None)
+        inner: Any = next((arg for arg in (hint, *get_args(hint)) if is_dataclass(arg)), None)
         if inner is not None and inner.__name__.endswith(("Settings", "Limits")):
             names += keys_of(inner, f"{prefix}{one.name}.")
         else:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from collector.engine.accumulators import Accumulator, SetAccumulator, TimerAccumulator, accumulator
 from collector.model import Check, Event, Point, Series, Window
 
+_FREED: Final = 2_000  # leftovers freed after each chunk
 _RAW_SAMPLES: Final = 10_000  # of timers in one chunk: sorting them takes some milliseconds
 
 
@@ -23,6 +24,7 @@ class PureInterval:
         "checks",
         "events",
         "gathered",
+        "leftovers",
         "others",
         "window",
     )
@@ -36,6 +38,7 @@ class PureInterval:
         self.checks: list[Check] = []
         self._samples = samples
         self._limit_hits = limit_hits
+        self.leftovers: list[dict[str, Any]] = []  # what the engine has no use for any more
         self._timers: list[TimerAccumulator] = []
         self._folded = -1
 
@@ -72,9 +75,17 @@ class PureInterval:
         """The points, at most `size` at a time; each accumulator is let go as it is read."""
         self._timers.clear()
         length = self.window.end - self.window.start
-        yield from self._chunks(self.window, self.gathered, size)
-        for start in sorted(self.others):
-            yield from self._chunks(Window(start, start + length), self.others[start], size)
+        for start in (self.window.start, *sorted(self.others)):
+            gathered = self.gathered if start == self.window.start else self.others[start]
+            for chunk in self._chunks(Window(start, start + length), gathered, size):
+                yield chunk
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Frees a part of the leftovers: all at once would hold the event loop for some 15 ms."""
+        for table in self.leftovers:
+            for _ in range(min(_FREED, len(table))):
+                table.popitem()
 
     def _chunks(
         self, window: Window, gathered: dict[str, Accumulator], size: int

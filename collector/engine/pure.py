@@ -133,6 +133,7 @@ class PureEngine:
 
     def _retire(self, now: float) -> None:
         if self._interval:
+            self._interval.leftovers = [tables.rests for tables in self._tables]
             self._retired.append(self._interval)
         if now >= self._turn_at or now < self._turn_at - 2 * self._idle_expiry:
             self._heads.turn()
