@@ -162,6 +162,7 @@ class PureEngine:
             lines = split_lines(data, self._limits.line)
         else:
             lines = data.decode("latin-1").removesuffix("\n").split("\n")
+        counted = len(lines) - lines.count("") - lines.count("\r")
         if len(data) > self._limits.line:
             lines = self._refuse_long(lines, sender, now)
         count, time, set_gauge = _COUNT, _TIME, _SET_GAUGE
@@ -196,7 +197,7 @@ class PureEngine:
         if self._unfolded >= _FOLD_EVERY:
             self._unfolded = 0
             self._interval.fold_timers(_FOLD_PARTS)
-        return len(lines) - lines.count("") - lines.count("\r")
+        return counted
 
     @staticmethod
     def _find(rest: str, tables: _Tables) -> _Found:
