@@ -1,7 +1,8 @@
 """What each odd line must give, as one table, and how to tell what the parser and the engine make of it.
 
 A result is {series key: value}. The key is the kind's letter, the name, "|#" and the sorted tags; a counter's
-value is its sum, a gauge's the last set or a `Move`, a timer's its (sample, weight) pairs, a set's its members.
+value is its sum, a gauge's the last set or a `Move`, a timer's its (sample, weight) pairs, a set's its
+members.
 """
 
 from __future__ import annotations
