@@ -31,8 +31,10 @@ PROFILES = [
 
 # Bytes that look like StatsD far more often than chance would make them.
 PIECES = st.sampled_from(
-    b": | c g ms s h @ # T 1 - + . e 0.5 foo , = c: _e{ _sc| } \r \0 \xff \xc3\xa9 / nan [ ]".split(b" ")
-    + [b" "]
+    [
+        *(b" ", b"\r", b"\0", b"\xff", b"\xc3\xa9"),
+        *b": | c g ms s h @ # T 1 - + . e 0.5 foo , = c: _e{ _sc| } / nan [ ]".split(b" "),
+    ]
 )
 ODD_LINE = (
     st.lists(PIECES | st.binary(max_size=3), max_size=14).map(b"".join).map(lambda b: b.replace(b"\n", b""))
