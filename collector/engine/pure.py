@@ -168,7 +168,7 @@ class PureEngine:
         count, time, set_gauge = _COUNT, _TIME, _SET_GAUGE
         tables = self._tables[profile]
         known, find = tables.rests.get, self._find
-        members_limit = self._limits.set_members
+        nearly_full = self._limits.set_members - 1  # the last member is added by _read, which spills
         at = int(now * 1000)
         for line in lines:
             name, _, rest = line.partition(":")
@@ -188,7 +188,7 @@ class PureEngine:
                     gauge.at = at
                 else:
                     members = cells[name]
-                    if len(members) >= members_limit:
+                    if len(members) >= nearly_full:
                         raise KeyError(name)
                     members.add(value)
             except KeyError:
