@@ -43,6 +43,7 @@ EXIT_OK: Final = 0
 EXIT_START_FAILED: Final = 75  # EX_TEMPFAIL: not a fault of the configuration, worth another try
 
 CHUNK: Final = 200  # points encoded before the event loop gets its turn: 20 ms on a slow, busy core
+_ENGINE_NOTE: Final = "no compiled core in this installation: the pure-Python engine runs"
 _TICK: Final = 1.0  # seconds between two looks at what left the engine early
 _LAG_TICK: Final = 0.02  # seconds; a longer hold of the event loop shows as lateness of this timer
 _STOP_SECONDS: Final = 15.0  # for the last flush to be confirmed; systemd waits 90 s, Docker 10
@@ -119,6 +120,7 @@ class Daemon:
     async def run(self) -> None:
         """Starts everything, waits for the signal, stops everything."""
         self._watch_signals()
+        log.info(event("collector.start", version=__version__, engine=self.engine.name, note=_ENGINE_NOTE))
         async with contextlib.AsyncExitStack() as stack:
             client = await stack.enter_async_context(self._store())
             await stack.enter_async_context(self._tasks(self.writer.run(client)))
@@ -127,7 +129,7 @@ class Daemon:
             _tame_garbage_collection()
             await stack.enter_async_context(self._tasks(self._watch_lag()))
             await stack.enter_async_context(self._flushing())
-            log.info(event("collector.ready", version=__version__, engine=self.engine.name))
+            log.info(event("collector.ready"))
             await self._stop.wait()
             log.info(event("collector.stopping"))
         log.info(event("collector.stopped", points=self.writer.points))
