@@ -318,3 +318,42 @@ def test_timers_of_a_busy_window_are_folded_without_a_trace() -> None:
     found = gathered(made)
     assert sum(one[0] for one in found.values() if isinstance(one, tuple)) == 40_000
     assert sum(one[1] for one in found.values() if isinstance(one, tuple)) == 40 * sum(range(1000))
+
+
+def test_a_gauge_updated_many_times_is_its_last_value() -> None:
+    """Not the number of its updates."""
+    made = engine()
+    for _ in range(200):
+        send(made, "path:2|g")
+    assert gathered(made) == {"gpath": 2}
+
+
+def test_a_tiny_rate_costs_no_time_and_poisons_nothing() -> None:
+    """A weight of a billion is one addition; a smaller rate is refused, its neighbours are kept."""
+    made = engine()
+    send(
+        made,
+        "a:1|c",
+        "a:0|ms|@0.000000001",
+        "a:1:2:3|d|@0.0000000001",
+        "a:1|c|@0",
+        "a:1|c|@NaN",
+        "a:1|c|@+Inf",
+    )
+    assert made.rejected == {"bad_rate": 4}
+    assert gathered(made) == {"ca": 1, "ta": (1e9, 0.0)}
+
+
+def test_refused_values_make_no_series() -> None:
+    """A name of which every value was bad is not to be seen as one that counts zero."""
+    made = engine()
+    send(made, "a:x|c", "a:nan|g", "a:|ms")
+    assert made.rejected == {"bad_value": 1, "non_finite": 1, "empty_value": 1}
+    assert gathered(made) == {}
+
+
+def test_names_are_not_merged_and_kinds_are_kept_apart() -> None:
+    """Letters beyond ASCII stay; one name of two kinds or with other tags is several series."""
+    made = engine()
+    send(made, "föö:1|c", "fää:2|c", "a:1|c", "a:2|g", "a:3|c|#x:1")
+    assert gathered(made) == {"cföö": 1, "cfää": 2, "ca": 1, "ga": 2, "ca|#x:1": 3}
