@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import socket
 import subprocess
@@ -78,6 +79,7 @@ def test_parse_explains_what_a_line_says(line: str, rows: list[str]) -> None:
         ("foo:1|c|#t:1|@2", "foo:1|c|#t:1|@2", 13, "bad_rate"),
         ("föö:x|c", "föö:x|c", 4, "bad_value"),
         ("日本:x|c", "日本:x|c", 5, "bad_value"),
+        ("हु:x|c", "हु:x|c", 2, "bad_value"),  # a vowel sign takes no column, though its class is 0
         ("a\tb:1|c", "a\\tb:1|c", 1, "control_char"),
         (b"f\xc3(:1|c", "f\\xc3(:1|c", 1, "invalid_utf8"),
         ("_e{9,4}:title|text", "_e{9,4}:title|text", 3, "bad_event"),
@@ -90,6 +92,24 @@ def test_parse_puts_a_caret_under_the_fault(line: str | bytes, shown: str, caret
     first, second = done.stdout.splitlines()[-2:]
     assert first == shown
     assert second.startswith(" " * caret + f"^ {reason}: ")
+
+
+@pytest.mark.parametrize("line", [b"u:\x1b[2Jx|s", b"_e{3,4}:a\x1b]|text", b"_sc|db|0|m:\x9b2J\x1b[2J"])
+def test_parse_never_steers_the_terminal(line: bytes) -> None:
+    """What a client put into a member, an event or a check is shown escaped, on a terminal too."""
+    master, slave = pty.openpty()
+    try:
+        subprocess.run([sys.executable, "-m", "collector", "parse"], input=line, stdout=slave, check=True)
+        assert b"\x1b" not in os.read(master, 65536)
+    finally:
+        os.close(slave)
+        os.close(master)
+
+
+def test_parse_of_nothing_prints_nothing() -> None:
+    """Empty input is no refusal and no data."""
+    done = run("parse")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_parse_for_programs() -> None:
@@ -180,6 +200,14 @@ def test_send_tells_when_nobody_listens(scheme: str) -> None:
     assert f"{scheme}://127.0.0.1:{port}" in done.stderr
 
 
+@pytest.mark.parametrize("to", ["udp://127.0.0.1:99999", "udp://127.0.0.1:0", "udp://127.0.0.1", "x://a:1"])
+def test_send_refuses_an_address_that_is_none(to: str) -> None:
+    """Exit code 2: a port above 65535 would wrap around to another server's."""
+    done = run("send", "--to", to, "a:1|c")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert to in done.stderr
+
+
 # ---------------------------------------------------------------------- config
 
 
@@ -235,6 +263,27 @@ def test_run_refuses_the_python_engine_when_told_to(tmp_path: Path) -> None:
     assert "compiled core" in done.stderr
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody without a home")
+@pytest.mark.parametrize("home", [None, "closed"])
+def test_a_user_without_a_readable_home_gets_the_defaults(tmp_path: Path, home: str | None) -> None:
+    """A container's or a service's user may have no home, or one that it may not look into."""
+    (tmp_path / "closed").mkdir(mode=0o700)
+    script = (
+        "import os; os.setuid(54321)\nfrom collector.cli.settings import config_file\n"
+        "print(config_file(None))"
+    )
+    env = {name: value for name, value in os.environ.items() if name not in ("HOME", "COLLECTOR_CONFIG")}
+    if home:
+        env["HOME"] = str(tmp_path / home)
+    # Imported before the user changes: the checkout itself may lie where that user cannot read.
+    script = f"import collector.cli\n{script}"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout in ("None\n", "/etc/collector/collector.yaml\n")
+
+
 # ---------------------------------------------------------------------- a running daemon
 
 
@@ -271,7 +320,7 @@ def test_query_says_what_is_not_there_and_what_it_cannot_read(daemon: DaemonProc
 def test_status_metrics_and_health(daemon: DaemonProcess) -> None:
     """A daemon that runs says how it fares, to people and to programs."""
     url = daemon.url
-    daemon.send_udp("status.bad|c")
+    daemon.send_udp("status.bad|c", "status.good:1|c")
     wait_for(lambda: daemon.get("/api/v1/rejected"), "the refused line")
     shown = run("status", "--rejected", "--url", url)
     assert shown.returncode == 0
@@ -298,6 +347,59 @@ def test_a_daemon_that_is_not_there_is_unreachable(command: list[str]) -> None:
     assert done.returncode == 69
     assert url in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-other\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 500 no\r\nContent-Length: 2\r\n\r\n[]",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}",
+    ],
+    ids=["no-http", "other-json", "a-list", "cut-short"],
+)
+def test_another_server_at_the_address_is_no_daemon(answer: bytes) -> None:
+    """Whatever it answers: exit code 69, the address, no traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        done = run("status", "--url", url)
+        thread.join(10)
+    assert (done.returncode, done.stdout) == (69, "")
+    assert url in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_metrics_says_when_no_name_begins_so(daemon: DaemonProcess) -> None:
+    """Exit code 1 and a message; stdout stays empty."""
+    done = run("metrics", "no_such", "--url", daemon.url)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no_such" in done.stderr
+
+
+def test_no_color_is_respected_on_a_terminal(daemon: DaemonProcess) -> None:
+    """A title is bold on a terminal, and plain when NO_COLOR is set."""
+    daemon.send_udp("cli.coloured:1|c")
+    wait_for(lambda: daemon.value("cli.coloured") == 1, "the counter")
+    for env, bold in (({}, True), ({"NO_COLOR": "1"}, False)):
+        master, slave = pty.openpty()
+        try:
+            command = [sys.executable, "-m", "collector", "query", "cli.coloured", "--url", daemon.url]
+            plain = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+            subprocess.run(command, stdout=slave, env={**plain, **env}, check=True)
+            assert (b"\x1b[1m" in os.read(master, 65536)) is bold
+        finally:
+            os.close(slave)
+            os.close(master)
 
 
 # ---------------------------------------------------------------------- help and documentation
@@ -327,7 +429,7 @@ def test_every_command_and_option_is_documented() -> None:
         assert documented == options, name
 
 
-@pytest.mark.parametrize("name", list(commands()))
+@pytest.mark.parametrize("name", ["collector", "collector config", *commands()])
 def test_every_command_has_an_example(name: str) -> None:
     """--help shows how it is used."""
     done = run(*name.split()[1:], "--help")

@@ -11,6 +11,8 @@ What a command needs is imported when it runs: `collector parse` does not wait f
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from collector import __version__
@@ -23,13 +25,19 @@ __all__ = ["main"]
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="collector")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """A metrics daemon: StatsD and DogStatsD in, Redis or Valkey out, exactly once.
+
+    \b
+    Example: collector run --config config/collector.yaml
 
     \b
     Exit codes: 0 ok, 1 the answer is no, 2 usage, 3 only warnings and --strict,
     69 unreachable, 75 try again, 78 bad configuration.
     """
+    if os.environ.get("NO_COLOR"):
+        context.color = False
 
 
 @main.command()

@@ -116,9 +116,10 @@ def metrics(prefix: str, url: str, as_json: bool) -> None:
     lines = [line for line in body.splitlines() if not line.startswith("#") and line.startswith(prefix)]
     if as_json:
         print_json({name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)})
-    else:
+    if not lines:
+        fail(f"no counter's name begins with {prefix}", NO)
+    if not as_json:
         click.echo("\n".join(lines))
-    raise SystemExit(0 if lines else NO)
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.parse
@@ -64,7 +65,7 @@ def get(url: str, path: str, **parameters: str) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode("utf-8", "replace")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         why = getattr(error, "reason", None) or error
         fail(f"no daemon answers at {url}: {why}. Is it running? Is --url right?", UNREACHABLE)
 
@@ -75,8 +76,10 @@ def ask(url: str, path: str, **parameters: str) -> Any:
     try:
         answer = json.loads(body)
     except ValueError:
-        fail(f"{url}{path} answered {status} with something that is not ours", UNREACHABLE)
-    if status == 200:
-        return answer["data"]
-    code = {400: 2, 503: TRY_AGAIN}.get(status, NO)
-    fail(answer.get("error", f"error {status}"), code)
+        answer = None
+    match answer:
+        case {"data": data} if status == 200:
+            return data
+        case {"error": str(message)}:
+            fail(message, {400: 2, 503: TRY_AGAIN}.get(status, NO))
+    fail(f"{url}{path} answered {status} with something that is not ours", UNREACHABLE)

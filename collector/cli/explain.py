@@ -99,20 +99,25 @@ def _part_text(part: dict[str, Any]) -> str:
         elif isinstance(value, float):
             shown = f"{value:g}"
         else:
-            shown = str(value).replace("\n", "\\n")
-        rows.append(f"{title:<10} {shown}")
+            shown = str(value)
+        rows.append(f"{title:<10} {_printable(shown)}")
     return "\n".join(rows)
 
 
 def _escaped(line: bytes) -> str:
     """A line as a terminal may show it: no control characters, bytes that are no UTF-8 as \\xNN."""
-    text = line.decode("utf-8", "backslashreplace")
+    return _printable(line.decode("utf-8", "backslashreplace"))
+
+
+def _printable(text: str) -> str:
+    """A text that cannot steer the terminal that shows it: a client may send any byte in it."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _width(text: str) -> int:
     """Columns that a text takes in a terminal: wide characters take two, combining ones none."""
-    wide = ("W", "F")
+    marks, wide = ("Mn", "Me"), ("W", "F")
     return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in wide else 1 for c in text
+        0 if unicodedata.category(c) in marks else 2 if unicodedata.east_asian_width(c) in wide else 1
+        for c in text
     )

@@ -64,7 +64,7 @@ def parse(
     found = [explain(line, profile) for line in _given(lines) if line.strip()]
     if as_json:
         print_json([one.data() for one in found])
-    else:
+    elif found:
         click.echo("\n\n".join(one.text() for one in found))
     raise SystemExit(NO if any(one.refusals for one in found) else 0)
 
@@ -89,7 +89,8 @@ def send(lines: tuple[str, ...], to: str, force: bool) -> None:
     scheme, separator, address = to.rpartition("://")
     host, _, port = address.rpartition(":")
     scheme = scheme if separator else "udp"
-    if scheme not in ("udp", "tcp") or not host or not port.isdecimal():
+    known = scheme in ("udp", "tcp") and host and port.isascii() and port.isdecimal()
+    if not known or not 0 < int(port) < 65536:  # a larger one would wrap around, to a port of someone else
         fail(f"--to {to}: write it like udp://localhost:8125", 2)
     host = host.removeprefix("[").removesuffix("]")
     try:

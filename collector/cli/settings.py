@@ -21,7 +21,9 @@ def config_file(given: str | None) -> Path | None:
     named = given or os.environ.get("COLLECTOR_CONFIG")
     if named:
         return Path(named)
-    return next((path for path in (Path(one).expanduser() for one in _PLACES) if path.exists()), None)
+    # Unlike Path, os.path neither fails without a home nor in a directory that may not be looked into.
+    places = map(os.path.expanduser, _PLACES)
+    return next((Path(one) for one in places if os.path.exists(one)), None)  # noqa: PTH110
 
 
 def loaded(path: Path | None) -> tuple[Settings, list[Problem]]:
@@ -36,7 +38,11 @@ def loaded(path: Path | None) -> tuple[Settings, list[Problem]]:
 
 @click.group()
 def config() -> None:
-    """Check, write and show the configuration."""
+    """Check, write and show the configuration.
+
+    \b
+    Example: collector config check config/collector.yaml
+    """
 
 
 @config.command("check")
