@@ -15,7 +15,17 @@ from typing import Any
 import pytest
 
 from collector.engine import Interval
-from collector.model import CounterPoint, GaugeMode, GaugePoint, Kind, Number, Point, Series, TimerPoint
+from collector.model import (
+    CounterPoint,
+    GaugeMode,
+    GaugePoint,
+    Kind,
+    Number,
+    Point,
+    Series,
+    TimerPoint,
+    clamp_integer,
+)
 from collector.statsd.lines import Bit, Move, Profile, parse_line
 from collector.statsd.names import Dialect
 
@@ -377,6 +387,7 @@ def assert_gathered(found: dict[str, Point], expected: Totals) -> None:
 
 def _assert_point(point: Point, expected: Any) -> None:
     if isinstance(point, CounterPoint):
+        expected = clamp_integer(expected)
         assert point.value == pytest.approx(expected, rel=1e-15, abs=0)
         assert isinstance(point.value, int) == isinstance(expected, int)
         assert not isinstance(expected, int) or point.value == expected

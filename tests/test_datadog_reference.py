@@ -193,3 +193,75 @@ def test_every_field_of_a_service_check(wire: Wire) -> None:
     assert (check.name, check.status, check.at, check.host) == ("db", 2, 1656581400, "box")
     assert (check.message, check.tags) == ("no | answer", ("a:1",))
     client.stop()
+
+
+def test_sampled_timers_of_the_aggregation_keep_their_number(wire: Wire) -> None:
+    """Of many samples the client sends a few, each with the rate that makes them as many as there were."""
+    client = wire.client(disable_buffering=False)
+    client.enable_aggregation(flush_interval=60, max_samples_per_context=4)
+    for value in range(60):
+        client.histogram("h", value, tags=["a:1"])
+        client.distribution("d", value)
+        client.timing("t", value)
+    client.flush_aggregated_metrics()
+    client.flush()
+    weights: dict[str, list[float]] = {"h": [], "d": [], "t": []}
+    while sum(map(len, weights.values())) < 12:
+        for line in wire.line().split(b"\n"):
+            parsed = parse_line(line, PROFILE)
+            assert not parsed.refusals
+            (bit,) = parsed.bits
+            assert bit.head.kind is Kind.TIMER
+            weights[bit.head.name] += [bit.head.weight] * len(bit.values)
+    assert weights == {name: [pytest.approx(15)] * 4 for name in "hdt"}
+    client.stop()
+
+
+def test_the_origin_behind_a_check_is_no_part_of_its_message(wire: Wire) -> None:
+    """The client puts its container behind the message, and escapes what would look like a message."""
+    client = wire.client(container_id="ci-abc123", constant_tags=["env:test"])
+    client.service_check("db", 1, tags=["a:1"], message="m: of\nthe disk | 99 %", cardinality="low")
+    line = wire.line()
+    assert line.endswith(b"|c:ci-abc123|card:low")
+    check, odd = parse_check(line)
+    assert (check.message, check.tags, odd) == ("m: of\nthe disk | 99 %", ("a:1", "env:test"), [])
+    client.stop()
+
+
+def test_the_origin_behind_an_event_is_no_oddity(wire: Wire) -> None:
+    """Events carry container and cardinality too, and the client's own tags."""
+    client = wire.client(container_id="ci-abc123", constant_tags=["env:test"])
+    client.event("title", "", cardinality="low")
+    line = wire.line()
+    assert line.endswith(b"|c:ci-abc123|card:low")
+    event, odd = parse_event(line)
+    assert (event.title, event.text, event.tags, odd) == ("title", "", ("env:test",), [])
+    client.stop()
+
+
+@pytest.mark.parametrize(
+    "tag", ["a b", "a,b", "a|b", "a\nb", "url:http://h:80/p?q=1#x", "{'env': 't'}", ":v", "é:ü"]
+)
+def test_strange_tags_never_cost_the_metric(wire: Wire, tag: str) -> None:
+    """Whatever the client leaves of a tag, the value arrives and the good tag beside it too."""
+    client = wire.client()
+    client.gauge("n", 3, tags=[tag, "good:1"])
+    parsed = parse_line(wire.line(), PROFILE)
+    assert not parsed.refusals
+    (bit,) = parsed.bits
+    assert bit.values == [3]
+    assert "good:1" in bit.head.tags
+    client.stop()
+
+
+@pytest.mark.parametrize(
+    ("member", "expected"),
+    [("a:b", b"a:b"), ("2001:db8::1", b"2001:db8::1"), ("é", "é".encode()), (1.5, b"1.5")],
+)
+def test_set_members_arrive_as_they_are(wire: Wire, member: Any, expected: bytes) -> None:
+    """A member may hold colons and any letters."""
+    client = wire.client()
+    client.set("n", member, tags=["a:1"])
+    (bit,) = parse_line(wire.line(), PROFILE).bits
+    assert bit.values == [expected]
+    client.stop()

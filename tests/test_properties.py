@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.engine import PureEngine
+from collector.engine import Limits, PureEngine
 from collector.model import CounterPoint, Kind, Series, SetPoint, TimerPoint
 from collector.sketch import RELATIVE_ERROR, Sketch
 from collector.statsd.events import parse_check, parse_event
@@ -146,6 +146,51 @@ def test_any_split_of_a_stream_gives_the_same_totals(lines: list[bytes], cuts: l
     if last := stream.end():
         parts.ingest(0, last, "test", NOW)
     assert totals(parts) == totals(whole)
+
+
+EVENTS = st.builds(
+    lambda title, text, wrong, fields: (
+        b"_e{%d,%d}:%b|%b%b" % (len(title), len(text) + wrong, title, text, fields)
+    ),
+    *[st.sampled_from([b"a", b"a\nb", b"\n\n", b"x:1|c\n_e{1,1}:", b"|", b"long" * 9])] * 2,
+    st.sampled_from([0, 0, 0, -1, 1, 5, 30, 500]),
+    st.sampled_from([b"", b"|#t", b"\r", b"|d:1", b"|d:x", b"x", b"|h:" + b"h" * 40]),
+)
+
+
+@LIMITED
+@given(
+    st.lists(GOOD_LINE.map(lambda one: b"%b:%d%b" % one) | EVENTS | st.just(b"y" * 70), max_size=8),
+    st.sampled_from([b"", b"\n", b"\r\n"]),
+    st.integers(1, 90),
+)
+def test_events_and_long_lines_may_be_cut_anywhere(lines: list[bytes], last: bytes, size: int) -> None:
+    """Events with newlines or wrong lengths and lines over the limit count the same in reads of any size."""
+    data = b"\n".join(lines) + last
+    counted = []
+    for step in (size, len(data) or 1):
+        made = PureEngine(NOW, limits=Limits(line=64))
+        made.add_profile(PROFILES[0])
+        stream = LineStream(64)
+        reads = [stream.feed(data[at : at + step]) for at in range(0, len(data), step)]
+        for complete in [*reads, stream.end()]:
+            made.ingest(0, complete, "test", NOW)
+        for _ in range(stream.too_long):
+            made.refuse("too_long", b"", "test", NOW)
+        counted.append(totals(made))
+    assert counted[0] == counted[1]
+
+
+@LIMITED
+@given(ODD_LINE, st.sampled_from(PROFILES))
+def test_what_a_line_names_reads_back_from_its_key(line: bytes, profile: Profile) -> None:
+    """No name and no tag that the parser lets through needs escaping in the canonical text."""
+    for bit in parse_line(line, profile).bits:
+        series = Series(bit.head.kind, bit.head.name, bit.head.tags)
+        again = Series.from_key(series.key)
+        assert (again.kind, again.name, again.tags) == (series.kind, series.name, series.tags)
+        assert all(tag and not tag.startswith(":") for tag in series.tags)
+        assert not any(c < " " for c in series.key)
 
 
 @LIMITED

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from collector.model import Check, Event
@@ -108,3 +110,15 @@ def test_a_check_without_name_or_known_status_is_refused(line: bytes) -> None:
 def test_where_an_event_ends(data: bytes, end: int | None) -> None:
     """Known from the header alone, and denied as soon as the bytes disprove it."""
     assert event_end(data, 0) == end
+
+
+def test_a_hostile_check_costs_no_more_than_its_length() -> None:
+    """A message full of what looks like origin fields does not hold the loop: the work is linear.
+
+    A pattern that tries each of them anew takes the better part of a minute for this line; read from its end
+    it takes less than a millisecond, so the bound tells the two apart on any machine.
+    """
+    started = time.process_time()
+    check, _ = parse_check(b"_sc|x|0|m:" + b"|c:" * 43_000 + b" z")
+    assert time.process_time() - started < 5
+    assert check.message.endswith("|c: z")

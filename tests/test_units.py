@@ -31,7 +31,13 @@ def test_durations(text: object, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "10x", "s", "-5s", "1h30", "ten", True, None, "inf", "nan", "1_0s"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "10x", "s", "-5s", "1h30", "ten", True, None, "inf", "nan", "1_0s"),
+        *("1_000", "１０", "１０s", float("inf"), 10**400, "9" * 400, "9" * 400 + "s"),
+    ],
+)
 def test_what_is_no_duration(text: object) -> None:
     """An error that shows how it is written."""
     with pytest.raises(ValueError, match=r"duration|finite"):
@@ -54,11 +60,19 @@ def test_sizes(text: object, count: int) -> None:
     assert parse_size(text) == count
 
 
-@pytest.mark.parametrize("text", ["", "MiB", "5mb", "5 apples", "-1MiB", True, None])
+@pytest.mark.parametrize(
+    "text", ["", "MiB", "5mb", "5 apples", "-1MiB", True, None, "1_0", "１０", "9" * 400 + ".5"]
+)
 def test_what_is_no_size(text: object) -> None:
     """An error that lists the units."""
-    with pytest.raises(ValueError, match="is not a size"):
+    with pytest.raises(ValueError, match=r"is not a size|finite"):
         parse_size(text)
+
+
+@pytest.mark.parametrize("seconds", [0.0004, 1.2345, 1e-9, 1e15, 3661.001, 0.001])
+def test_durations_of_any_fineness_read_back(seconds: float) -> None:
+    """What no unit is fine enough for is shown as a bare number of seconds."""
+    assert parse_duration(format_duration(seconds)) == pytest.approx(seconds, rel=1e-9)
 
 
 def test_sizes_are_shown_short() -> None:

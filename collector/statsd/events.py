@@ -32,7 +32,8 @@ _EVENT_HEADER: Final = re.compile(rb"_e\{([0-9]{1,9}),([0-9]{1,9})\}:")
 _TIMESTAMP: Final = re.compile(rb"[0-9]{1,12}")
 _PRIORITIES: Final = {"normal", "low"}
 _ALERTS: Final = {"error", "warning", "info", "success"}
-_ORIGIN: Final = re.compile(rb"(?:\|(?:c|e|card):[^|\s]*)+\Z")
+_ORIGIN: Final = re.compile(rb"(?:c|e|card):\S*")
+_ORIGIN_FIELDS: Final = 3  # each once
 
 
 def event_end(data: bytes, start: int) -> int | None:
@@ -89,7 +90,7 @@ def parse_check(line: bytes) -> tuple[Check, list[str]]:
         raise Refusal("bad_check", at, f"status {shown(status)}")
     # The message comes last and may hold pipes: everything from "m:" on is its own, but for the origin.
     head, _, message = (b"|" + rest).partition(b"|m:")
-    message = _ORIGIN.sub(b"", message).replace(b"m\\:", b"m:")
+    message = _without_origin(message).replace(b"m\\:", b"m:")
     values, tags, odd = _fields(head[1:], b"dh", "bad_check", at + len(status) + 1)
     check = Check(
         name=_text(name),
@@ -100,6 +101,15 @@ def parse_check(line: bytes) -> tuple[Check, list[str]]:
         tags=tags,
     )
     return check, odd
+
+
+def _without_origin(message: bytes) -> bytes:
+    for _ in range(_ORIGIN_FIELDS):
+        before, bar, last = message.rpartition(b"|")
+        if not bar or not _ORIGIN.fullmatch(last):
+            break
+        message = before
+    return message
 
 
 def _fields(
