@@ -39,6 +39,8 @@ from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import quote
 
+from annotated_types import Ge
+
 from collector.errors import OperatorError
 from collector.units import SIZE, format_duration
 
@@ -145,7 +147,7 @@ _REMEDIES: Final = (
 class EmbeddedSettings:
     """The server that the collector runs itself when `redis.url` is `embedded`."""
 
-    max_memory: Annotated[int, SIZE] = 512 * 2**20
+    max_memory: Annotated[int, SIZE, Ge(16 * 2**20)] = 512 * 2**20
     """How much the embedded server may hold. Raise it for more series or longer retention; it costs
     that much memory, for moments up to twice as much while the server rewrites its file, and about
     twice as much on disk. When it is full, nothing is dropped: writes wait in the backlog."""

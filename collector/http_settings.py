@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from typing import Any, Final
 
-_LOOPBACK: Final = ("localhost", "::1")
+_LOOPBACK: Final = "localhost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,10 @@ class HostPort:
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        return self.host in _LOOPBACK or self.host.startswith("127.")
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:  # a name: "127.example" may be anywhere
+            return self.host == _LOOPBACK
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -12,10 +12,20 @@ from collector.errors import OperatorError
 _PART: Final = re.compile(r"\$\$|\$\{([^}]*)\}|\$")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"  # set by systemd for LoadCredential=
+_LONGEST: Final = 2**20  # characters of a file; systemd's own limit for a credential is 1 MB
 
 
 class InterpolationError(OperatorError):
     """A reference that cannot be filled in."""
+
+
+def references(text: str) -> str:
+    """The references in a text as they may be shown, "" without any.
+
+    Neither what stands around them nor their defaults: either may be a password in clear.
+    """
+    inner = (match[1] for match in _PART.finditer(text) if match[1] is not None)
+    return ", ".join(f"${{{one.partition(':-')[0]}}}" for one in inner)
 
 
 def fill(text: str, environ: Mapping[str, str]) -> str:
@@ -32,13 +42,12 @@ def fill(text: str, environ: Mapping[str, str]) -> str:
 
 
 def _look_up(reference: str, environ: Mapping[str, str]) -> str:
+    if "${" in reference:
+        raise InterpolationError("a reference inside another", "a default is plain text")
     if reference.startswith("file:"):
         return _read(Path(reference[5:]), reference)
     if reference.startswith("credential:"):
-        directory = environ.get(_CREDENTIALS)
-        if directory is None:
-            raise InterpolationError(f"${{{reference}}}: there are no credentials", "systemd sets them")
-        return _read(Path(directory) / Path(reference[11:]).name, reference)
+        return _read(_credential(reference, environ), reference)
     name, default_mark, default = reference.partition(":-")
     if not _NAME.fullmatch(name):
         raise InterpolationError(f"${{{reference}}} is no reference", "write ${NAME} or ${NAME:-default}")
@@ -51,9 +60,24 @@ def _look_up(reference: str, environ: Mapping[str, str]) -> str:
     return environ[name]
 
 
+def _credential(reference: str, environ: Mapping[str, str]) -> Path:
+    name = reference.partition(":")[2]
+    if not name or "/" in name:
+        raise InterpolationError(f"${{{reference}}} names no credential", "write ${credential:name}")
+    directory = environ.get(_CREDENTIALS)
+    if directory is None:
+        raise InterpolationError(f"${{{reference}}}: there are no credentials", "systemd sets them")
+    return Path(directory) / name
+
+
 def _read(path: Path, reference: str) -> str:
     try:
-        return path.read_text().removesuffix("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "not a text"
-        raise InterpolationError(f"${{{reference}}} cannot be read", f"{path}: {why}") from None
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_LONGEST + 1)
+    except OSError as error:
+        raise InterpolationError(f"${{{reference}}} cannot be read", f"{path}: {error.strerror}") from None
+    except ValueError:  # bytes that are no UTF-8, or a path that holds a NUL
+        raise InterpolationError(f"${{{reference}}} cannot be read", "not a text") from None
+    if len(text) > _LONGEST:
+        raise InterpolationError(f"${{{reference}}} cannot be read", f"more than {_LONGEST} characters")
+    return text.removesuffix("\n")

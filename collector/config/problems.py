@@ -28,7 +28,9 @@ class Problem:
     def __str__(self) -> str:
         hint = f" ({self.suggestion})" if self.suggestion else ""
         kind = "warning: " if self.warning else ""
-        return f"{self.file}:{self.at.line}:{self.at.column}: {kind}{self.message}{hint}"
+        text = f"{self.file}:{self.at.line}:{self.at.column}: {kind}{self.message}{hint}"
+        # One problem is one line, whatever the file put into it, and moves no terminal's cursor.
+        return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 class ConfigError(OperatorError):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Ge, Le
+from pydantic import AfterValidator
 
 from collector.embedded import EmbeddedSettings
 from collector.engine import Limits
@@ -32,6 +33,13 @@ _LISTEN = (
 )
 
 
+def _divides_a_minute(seconds: float) -> float:
+    """Windows are aligned to the clock: they must fit into a minute, which is what a set's key covers."""
+    if seconds != int(seconds) or 60 % int(seconds):
+        raise ValueError("must be whole seconds that divide a minute: try 10s")
+    return seconds
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """One collector."""
@@ -40,7 +48,7 @@ class Settings:
 
     listen: tuple[ListenerSettings, ...] = _LISTEN
     """Where lines arrive: any number of listeners, each as its URL alone or in the long form."""
-    flush_interval: Annotated[float, DURATION, Ge(1), Le(60)] = 10.0
+    flush_interval: Annotated[float, DURATION, Ge(1), Le(60), AfterValidator(_divides_a_minute)] = 10.0
     """How often windows are written, and the finest resolution that is kept: whole seconds that divide a
     minute. A kill loses at most the open window; a shorter one costs more writes and more memory in the
     store."""

@@ -3,37 +3,45 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from collector.config import checks
 from collector.config.problems import ConfigError, Problem
 from collector.config.settings import Settings
-from collector.config.source import Source
+from collector.config.source import Path, Source
 from collector.listeners.settings import ListenerSettings
-from collector.store import settings as store
 
 ADAPTER: Final = TypeAdapter(Settings)
 
+_LONGEST_SHOWN: Final = 60
+_MAPPING: Final = "must be a mapping of keys to values"
+# pydantic speaks of Python's types; a file has lists and mappings
+_WORDS: Final = {
+    "tuple_type": "must be a list",
+    "frozen_set_type": "must be a list",
+    "dataclass_type": _MAPPING,
+}
+_LISTENER: Final = 'must be an address like "udp://localhost:8125", or a mapping with a url'
 
-def validate(source: Source) -> Settings:
-    """The settings in a file; ConfigError with all problems at once."""
-    problems = list(source.problems)
+
+def validate(source: Source, environ: Mapping[str, str]) -> Settings:
+    """The settings in a file, with `~` filled in; ConfigError with all problems at once."""
+    problems = [*source.problems, *checks.check(source, environ)]
     settings = None
     try:
         settings = ADAPTER.validate_python(_long_forms(source.data))
     except ValidationError as error:
-        problems += [_problem(source, found) for found in error.errors(include_url=False)]
-    if settings is not None:
-        problems += _together(source, settings)
-    if problems:
+        found = error.errors(include_url=False)
+        problems += [_problem(source, one) for one in found if not source.is_faulty(one["loc"])]
+    if problems or settings is None:
         raise ConfigError(sorted(set(problems), key=lambda problem: (problem.at.line, problem.at.column)))
-    assert settings is not None
-    return settings
+    return replace(settings, state_dir=checks.expand(settings.state_dir, environ))
 
 
 def warnings(source: Source, settings: Settings) -> list[Problem]:
@@ -54,61 +62,81 @@ def _long_forms(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, "listen": [{"url": one} if isinstance(one, str) else one for one in listen]}
 
 
-def _together(source: Source, settings: Settings) -> Iterator[Problem]:
-    """What no field can tell by itself."""
-    interval = settings.flush_interval
-    if interval != int(interval) or 60 % int(interval):
-        at = source.position(("flush_interval",))
-        yield Problem(source.file, at, "flush_interval must be whole seconds that divide a minute", "try 10s")
-    url = settings.redis.url
-    if url != store.EMBEDDED and url.partition("://")[0] not in store.SCHEMES:
-        at = source.position(("redis", "url"))
-        known = ", ".join(f"{scheme}://" for scheme in store.SCHEMES)
-        yield Problem(source.file, at, "redis.url is not an address", f"use embedded, {known}")
-    if not settings.listen:
-        yield Problem(source.file, source.position(("listen",)), "listen is empty: nothing would arrive")
-    seen: set[str] = set()
-    for index, listener in enumerate(settings.listen):
-        if listener.url.port and str(listener.url) in seen:
-            at = source.position(("listen", index))
-            yield Problem(source.file, at, f"listen: {listener.url} stands twice")
-        seen.add(str(listener.url))
-
-
 def _problem(source: Source, error: ErrorDetails) -> Problem:
     # A place of pydantic's ends in words of its own (the branch of a union, say): the nearest part that
     # is in the file is meant.
-    path = tuple(error["loc"])
-    dotted = _dotted(path)
+    path: Path = tuple(error["loc"])
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = _known_keys(path[:-1])
-        word = str(path[-1])
-        near = difflib.get_close_matches(word, known, 1)
-        hint = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(known)}"
-        return Problem(source.file, source.position(path, key=True), f'unknown key "{word}"', hint)
+        return _unknown_key(source, path)
     if error["type"] in ("missing", "missing_argument"):
-        return Problem(source.file, source.position(path[:-1]), f"{dotted} is missing")
-    message = error["msg"].removeprefix("Value error, ")
+        return source.problem(path[:-1], f"{_dotted(path)} is missing")
+    if error["type"] == "dataclass_type" and error["input"] is None:
+        message = f"{_dotted(path)} is empty"
+        return source.problem(path, message, f"it {_MAPPING}; leave it out for its defaults")
+    return source.problem(path, f"{_dotted(path)}: {_said(source, error, path)}")
+
+
+def _unknown_key(source: Source, path: Path) -> Problem:
+    word = str(path[-1])
+    known = _known_keys(path[:-1])
+    near = difflib.get_close_matches(word, known, 1)
+    hint = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(known)}"
+    message = f"unknown key {json.dumps(_cut(word), ensure_ascii=False)}"
+    return Problem(source.file, source.position(path, key=True), message, hint)
+
+
+def _said(source: Source, error: ErrorDetails, path: Path) -> str:
+    """What is wrong with a value, and the value itself unless that may be a secret."""
+    value = error["input"]
+    written = source.written(path)
+    secret = written is not None or _may_be_secret(value)
+    if error["type"] == "value_error":  # one of our own, which may quote the value or a part of it
+        if secret and path[-1:] == ("url",):
+            return 'not an address: write it like "udp://localhost:8125"' + _reference(written)
+        message = error["msg"].removeprefix("Value error, ")
+        return (
+            _without(message, str(value), written) if secret or len(str(value)) > _LONGEST_SHOWN else message
+        )
+    message = _WORDS.get(error["type"], error["msg"])
+    if error["type"] == "dataclass_type" and path[0] == "listen":
+        message = _LISTENER
     message = message[:1].lower() + message[1:]
-    return Problem(source.file, source.position(path), f"{dotted}: {message}{_hint(error)}")
+    if secret:
+        return message + _reference(written)
+    quotable = isinstance(value, str | int | float)
+    return f"{message}, found {_cut(repr(value))}" if quotable else message
 
 
-def _hint(error: ErrorDetails) -> str:
-    value = error.get("input")
-    quotable = (
-        isinstance(value, str | int | float) and error["type"] != "value_error" and "url" not in error["loc"]
-    )
-    return f", found {value!r}" if quotable else ""
+def _may_be_secret(value: Any) -> bool:
+    """Whether a value could be an address with a password, in a wrong place, or hold such a thing."""
+    if isinstance(value, str):
+        return "@" in value or "password" in value.lower()
+    return isinstance(value, list | dict)
 
 
-def _dotted(path: tuple[str | int, ...]) -> str:
+def _without(message: str, value: str, written: str | None) -> str:
+    """A message without the value in it."""
+    shown = "what is written here" if written is None else f"the value of {_cut(written)}"
+    clean = message.replace(f'"{value}"', shown)
+    return clean if not value or value not in clean else f"{shown} does not fit"
+
+
+def _reference(written: str | None) -> str:
+    return "" if written is None else f", found the value of {_cut(written)}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def _dotted(path: Path) -> str:
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}"
     return text.removeprefix(".")
 
 
-def _known_keys(path: tuple[str | int, ...]) -> list[str]:
+def _known_keys(path: Path) -> list[str]:
     """The keys of the settings at a path."""
     kind: Any = Settings
     for part in path:
@@ -119,12 +147,3 @@ def _known_keys(path: tuple[str | int, ...]) -> list[str]:
             if get_args(kind) and not is_dataclass(kind):
                 kind = next((one for one in get_args(kind) if is_dataclass(one)), kind)
     return [one.name for one in fields(kind)] if is_dataclass(kind) else []
-
-
-def expand(settings: Settings, environ: Mapping[str, str]) -> Settings:
-    """The settings with `~` replaced by the home directory."""
-    home = environ.get("HOME")
-    text = str(settings.state_dir)
-    if home and (text == "~" or text.startswith("~/")):
-        return replace(settings, state_dir=Path(home) / text[2:])
-    return replace(settings, state_dir=settings.state_dir.expanduser())

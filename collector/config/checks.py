@@ -1,0 +1,119 @@
+"""What no field can tell by itself.
+
+These look at the data as it was read, not at finished settings, so that they speak up whatever else is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+from collector.config.problems import Problem
+from collector.config.settings import Settings
+from collector.config.source import Source
+from collector.listeners.settings import Address
+from collector.store import settings as store
+
+_UNFIT_PREFIX: Final = re.compile(r"[\s{}\x00-\x1f\x7f]")
+_ESCAPES: Final = "in a user or password write %40 for @, %2F for /, %3A for :, %23 for #, %3F for ?"
+
+
+def check(source: Source, environ: Mapping[str, str]) -> Iterator[Problem]:
+    """Every such fault of a file."""
+    yield from _listeners(source)
+    yield from _redis(source)
+    yield from _state_dir(source, environ)
+
+
+def _listeners(source: Source) -> Iterator[Problem]:
+    listen = source.data.get("listen")
+    if not isinstance(listen, list):
+        return
+    if not listen:
+        yield source.problem(("listen",), "listen is empty: nothing would arrive")
+    seen: set[Address] = set()
+    for index, one in enumerate(listen):
+        try:
+            url = Address.parse(one.get("url") if isinstance(one, dict) else one)
+        except ValueError:
+            continue  # told by the field itself
+        if url.port and url in seen:
+            shown = str(url) if source.written(("listen", index, "url")) is None else "an address"
+            yield source.problem(("listen", index), f"listen: {shown} stands twice")
+        seen.add(url)
+
+
+def _redis(source: Source) -> Iterator[Problem]:
+    redis = source.data.get("redis")
+    if not isinstance(redis, dict):
+        return
+    url, prefix = redis.get("url"), redis.get("prefix")
+    if isinstance(url, str):
+        message, remedy = _address_fault(url)
+        if message:
+            yield source.problem(("redis", "url"), f"redis.url {message}", remedy)
+    if isinstance(prefix, str) and _UNFIT_PREFIX.search(prefix):
+        # Braces would move the hash tag that keeps a shard's keys in one place.
+        yield source.problem(("redis", "prefix"), "redis.prefix holds blanks or braces", "try letters")
+
+
+def _address_fault(url: str) -> tuple[str, str]:
+    """What is wrong with a store's address, and the remedy; never any part of it. "" when it is well.
+
+    It is strict where a password with characters of a URL would be taken for another part, and so be shown.
+    """
+    scheme, separator, _ = url.partition("://")
+    if url == store.EMBEDDED:
+        return "", ""
+    if not separator or scheme not in store.SCHEMES:
+        known = ", ".join(f"{one}://" for one in store.SCHEMES)
+        return "is not an address", f"use embedded, {known}"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return "has a host or port that cannot be read", _ESCAPES
+    if "password" in re.findall(r"(\w+)=", parts.query):
+        return "has a password behind the ?", f"write it as {scheme}://user:password@..."
+    return _socket_fault(parts) if scheme == "unix" else _server_fault(parts)
+
+
+def _socket_fault(parts: SplitResult) -> tuple[str, str]:
+    if parts.hostname or not parts.path:
+        return "names no socket", "write it like unix:///path/to.sock"
+    return "", ""
+
+
+def _server_fault(parts: SplitResult) -> tuple[str, str]:
+    if parts.fragment or "@" in parts.path + parts.query:
+        return "has an @ or # in an odd place", _ESCAPES
+    if not parts.hostname:
+        return "names no host", f"write it like {parts.scheme}://host:6379/0"
+    if not re.fullmatch(r"/?[0-9]*/?", parts.path):
+        return "has a database that is no number", f"write it like {parts.scheme}://host:6379/0"
+    return "", ""
+
+
+def _state_dir(source: Source, environ: Mapping[str, str]) -> Iterator[Problem]:
+    given: Any = source.data.get("state_dir", str(Settings().state_dir))
+    if not isinstance(given, str) or source.is_faulty(("state_dir",)):
+        return
+    if not given or "\0" in given:
+        yield source.problem(("state_dir",), "state_dir is no path", "write a path in full")
+        return
+    try:
+        expand(Path(given), environ)
+    except RuntimeError:
+        yield source.problem(("state_dir",), 'state_dir: "~" is no directory here', "write a path in full")
+
+
+def expand(path: Path, environ: Mapping[str, str]) -> Path:
+    """A path with `~` replaced by the home directory; RuntimeError when there is none."""
+    home = environ.get("HOME")
+    text = str(path)
+    if home and (text == "~" or text.startswith("~/")):
+        return Path(home) / text[2:]
+    return path.expanduser()
