@@ -89,7 +89,11 @@ class Engine(Protocol):
         ...
 
     def add_profile(self, profile: Profile) -> int:
-        """Registers how a listener reads lines; the number is for `ingest`."""
+        """Registers how a listener reads lines, or those of one sender; the number is for `ingest`."""
+        ...
+
+    def forget_profile(self, number: int) -> None:
+        """Gives up a profile that no line will come for; its number is never given again."""
         ...
 
     def ingest(self, profile: int, data: bytes, sender: Sender, now: float) -> int:

@@ -27,6 +27,7 @@ own split, partition and dictionaries are fastest with.
 from __future__ import annotations
 
 from collections import Counter, deque
+from itertools import count
 from typing import Any, Final
 
 from collector.engine.accumulators import (
@@ -101,7 +102,8 @@ class PureEngine:
         self.limit_hits: Counter[str] = Counter()
         self.refused: deque[RefusedLine] = deque(maxlen=_KEPT_REFUSED)
         self._heads = HeadTable(self._limits, self.limit_hits)
-        self._profiles: list[Profile] = []
+        self._profiles: dict[int, Profile] = {}
+        self._numbers = count()
         self._retired: list[Interval] = []
         self._turn_at = now + idle_expiry
         self._open(now)
@@ -112,10 +114,14 @@ class PureEngine:
         return self._heads.series
 
     def add_profile(self, profile: Profile) -> int:
-        """Registers how a listener reads lines; the number is for `ingest`."""
-        self._profiles.append(profile)
-        self._tables.append(_Tables())
-        return len(self._profiles) - 1
+        """Registers how a listener reads lines, or those of one sender; the number is for `ingest`."""
+        number = next(self._numbers)
+        self._profiles[number] = profile
+        return number
+
+    def forget_profile(self, number: int) -> None:
+        """Gives up a profile; what came for it stays in the open window, its heads are forgotten in time."""
+        del self._profiles[number]
 
     # ------------------------------------------------------------------ windows
 
@@ -124,7 +130,7 @@ class PureEngine:
         self._interval = PureInterval(
             Window(start, start + self._length), self._limits.samples, self.limit_hits
         )
-        self._tables = [_Tables() for _ in self._profiles]
+        self._tables: dict[int, _Tables] = {}
         self._end = float(start + self._length)
         # A clock that steps back across the edge must not open the last window again: within one
         # interval the open window goes on. A longer step is a new time, and is followed.
@@ -133,7 +139,7 @@ class PureEngine:
 
     def _retire(self, now: float) -> None:
         if self._interval:
-            self._interval.leftovers = [tables.rests for tables in self._tables]
+            self._interval.leftovers = [tables.rests for tables in self._tables.values()]
             self._retired.append(self._interval)
         if now >= self._turn_at or now < self._turn_at - 2 * self._idle_expiry:
             self._heads.turn()
@@ -165,8 +171,10 @@ class PureEngine:
         counted = len(lines) - lines.count("") - lines.count("\r")
         if len(data) > self._limits.line:
             lines = self._refuse_long(lines, sender, now)
-        count, time, set_gauge = _COUNT, _TIME, _SET_GAUGE
-        tables = self._tables[profile]
+        add, time, set_gauge = _COUNT, _TIME, _SET_GAUGE
+        tables = self._tables.get(profile)
+        if tables is None:
+            tables = self._tables[profile] = _Tables()
         known, find = tables.rests.get, self._find
         nearly_full = self._limits.set_members - 1  # the last member is added by _read, which spills
         at = int(now * 1000)
@@ -177,7 +185,7 @@ class PureEngine:
                 if found is None:
                     found = find(rest, tables)
                 action, cells, value = found
-                if action is count:
+                if action is add:
                     cells[name] += value
                 elif action is time:
                     cells[name].append(value)
@@ -305,12 +313,13 @@ class PureEngine:
 
     def _read_whole(self, profile: int, line: bytes, sender: Sender, now: float) -> None:
         """Events, checks, several bits, timestamps, and what is no metric at all."""
+        tags = self._profiles[profile].tags
         try:
             if line.startswith(EVENT):
-                event, odd = parse_event(line)
+                event, odd = parse_event(line, tags)
                 self._keep(self._interval.events, event)
             elif line.startswith(CHECK):
-                check, odd = parse_check(line)
+                check, odd = parse_check(line, tags)
                 self._keep(self._interval.checks, check)
             else:
                 self._read_bits(profile, line, sender, now)

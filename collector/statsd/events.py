@@ -18,10 +18,11 @@ newlines. Clients write a newline in a text as the two characters "\n"; it is tu
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from collector.model import Check, Event
-from collector.statsd.names import parse_tags
+from collector.statsd.names import parse_tags, with_defaults
 from collector.statsd.numbers import shown
 from collector.statsd.refusal import Refusal
 
@@ -51,8 +52,11 @@ def event_end(data: bytes, start: int) -> int | None:
     return end if fits else None
 
 
-def parse_event(line: bytes) -> tuple[Event, list[str]]:
-    """(event, odd parts) of one event, without its LF; Refusal `bad_event` otherwise."""
+def parse_event(line: bytes, tags: Sequence[str] = ()) -> tuple[Event, list[str]]:
+    """(event, odd parts) of one event, without its LF; Refusal `bad_event` otherwise.
+
+    `tags` are those of the listener.
+    """
     line = line.removesuffix(b"\r")
     header = _EVENT_HEADER.match(line)
     if header is None:
@@ -63,7 +67,7 @@ def parse_event(line: bytes) -> tuple[Event, list[str]]:
         raise Refusal("bad_event", len(EVENT), "lengths that do not fit the title and text")
     if header.end() == middle:
         raise Refusal("bad_event", len(EVENT), "an empty title")
-    values, tags, odd = _fields(line[end + 1 :], b"dhkpst", "bad_event", end + 1)
+    values, own, odd = _fields(line[end + 1 :], b"dhkpst", "bad_event", end + 1)
     event = Event(
         title=_text(line[header.end() : middle]),
         text=_text(line[middle + 1 : end]),
@@ -73,13 +77,16 @@ def parse_event(line: bytes) -> tuple[Event, list[str]]:
         priority=_one_of(values.get("p"), _PRIORITIES, "normal", odd),
         source=values.get("s", ""),
         alert=_one_of(values.get("t"), _ALERTS, "info", odd),
-        tags=tags,
+        tags=_sorted(own, tags),
     )
     return event, odd
 
 
-def parse_check(line: bytes) -> tuple[Check, list[str]]:
-    """(service check, odd parts) of one line; Refusal `bad_check` otherwise."""
+def parse_check(line: bytes, tags: Sequence[str] = ()) -> tuple[Check, list[str]]:
+    """(service check, odd parts) of one line; Refusal `bad_check` otherwise.
+
+    `tags` are those of the listener.
+    """
     line = line.removesuffix(b"\r")
     name, _, rest = line[len(CHECK) :].partition(b"|")
     status, _, rest = rest.partition(b"|")
@@ -91,14 +98,14 @@ def parse_check(line: bytes) -> tuple[Check, list[str]]:
     # The message comes last and may hold pipes: everything from "m:" on is its own, but for the origin.
     head, _, message = (b"|" + rest).partition(b"|m:")
     message = _without_origin(message).replace(b"m\\:", b"m:")
-    values, tags, odd = _fields(head[1:], b"dh", "bad_check", at + len(status) + 1)
+    values, own, odd = _fields(head[1:], b"dh", "bad_check", at + len(status) + 1)
     check = Check(
         name=_text(name),
         status=int(status),
         at=_seconds(values.get("d")),
         host=values.get("h", ""),
         message=_text(message),
-        tags=tags,
+        tags=_sorted(own, tags),
     )
     return check, odd
 
@@ -112,9 +119,7 @@ def _without_origin(message: bytes) -> bytes:
     return message
 
 
-def _fields(
-    raw: bytes, known: bytes, reason: str, at: int
-) -> tuple[dict[str, str], tuple[str, ...], list[str]]:
+def _fields(raw: bytes, known: bytes, reason: str, at: int) -> tuple[dict[str, str], list[str], list[str]]:
     """({letter: value}, tags, odd parts) of the fields after the fixed part."""
     values: dict[str, str] = {}
     tags: list[str] = []
@@ -133,7 +138,11 @@ def _fields(
             odd.append("unknown_field")
     if "d" in values and not _TIMESTAMP.fullmatch(values["d"].encode()):
         raise Refusal(reason, at, f"timestamp {values['d'][:40]!r}")
-    return values, tuple(sorted(set(tags))), odd
+    return values, tags, odd
+
+
+def _sorted(own: Sequence[str], listener: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(with_defaults(own, listener))))
 
 
 def _seconds(text: str | None) -> int | None:

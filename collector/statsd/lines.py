@@ -18,7 +18,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from collector.model import GaugeMode, Kind, Number
-from collector.statsd.names import Dialect, Name, clean_tag, parse_name, parse_tags
+from collector.statsd.names import (
+    Dialect,
+    Name,
+    Naming,
+    clean_tag,
+    parse_name,
+    parse_tags,
+    with_defaults,
+)
 from collector.statsd.numbers import is_signed, parse_number, parse_rate, shown, weight_of
 from collector.statsd.refusal import Refusal
 
@@ -36,14 +44,20 @@ _LONGEST_TIMESTAMP: Final = 12  # digits: the year 33658
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """How one listener reads lines."""
+    """How one listener reads lines.
+
+    `prefix` goes before each name as it is. `tags` are added to each line; where a line has a tag of that
+    key itself, its own one counts.
+    """
 
     gauges: GaugeMode = GaugeMode.STATSD
     dialects: frozenset[Dialect] = frozenset()
-    sanitise: bool = True
+    naming: Naming = Naming.SANITISE
     meters: bool = False
     bare_names: bool = False
     keep_container: bool = False
+    prefix: str = ""
+    tags: tuple[str, ...] = ()
     min_sample_rate: float = 1e-9
     longest_name: int = 256
     longest_line: int = 8192
@@ -101,7 +115,7 @@ def parse_head(name: bytes, tail: bytes, profile: Profile) -> Head | None:
         raise fields.refusal
     if fields.timestamp is not None:
         return None
-    return _head(read, kind, fields)
+    return _head(read, kind, fields, profile)
 
 
 def parse_line(line: bytes, profile: Profile) -> Line:
@@ -124,12 +138,13 @@ def parse_line(line: bytes, profile: Profile) -> Line:
 
 
 def _name(raw: bytes, profile: Profile) -> Name:
-    return parse_name(
+    read = parse_name(
         raw,
         longest=profile.longest_name,
-        sanitise=profile.sanitise,
+        naming=profile.naming,
         dialects=profile.dialects,
     )
+    return read._replace(text=profile.prefix + read.text) if profile.prefix else read
 
 
 def _bits(line: bytes, at: int, name: Name, profile: Profile, parsed: Line) -> None:
@@ -186,7 +201,7 @@ def _read_bits(
             fields.tags, fields.timestamp = last.tags, last.timestamp
         values = _values(line, start, pipe, kind, profile, parsed)
         if values:
-            parsed.bits.append(Bit(_head(name, kind, fields), values))
+            parsed.bits.append(Bit(_head(name, kind, fields, profile), values))
 
 
 def _end_of_bit(tail: bytes) -> int | None:
@@ -232,13 +247,14 @@ def parse_value(text: bytes, kind: Kind, profile: Profile) -> Value:
     return number
 
 
-def _head(name: Name, kind: Kind, fields: _Fields) -> Head:
-    keys = {tag.partition(":")[0] for tag in fields.tags}
-    kept = [tag for tag in name.tags if tag.partition(":")[0] not in keys]
+def _head(name: Name, kind: Kind, fields: _Fields, profile: Profile) -> Head:
+    tags = with_defaults(fields.tags, name.tags) if name.tags else fields.tags
+    if profile.tags:
+        tags = with_defaults(tags, profile.tags)
     odd = ["bad_tag", *fields.odd] if name.odd else fields.odd
     # A gauge or a set cannot be scaled: its rate is checked and then has no meaning.
     weight = fields.weight if kind in (Kind.COUNTER, Kind.TIMER) else 1.0
-    return Head(name.text, kind, weight, kept + fields.tags, odd, fields.timestamp)
+    return Head(name.text, kind, weight, tags, odd, fields.timestamp)
 
 
 @dataclass(slots=True)

@@ -12,10 +12,19 @@ rather than kept as a strange name: the tags would be lost in it without a sign.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 from collector.statsd.refusal import Refusal
+
+
+class Naming(StrEnum):
+    """What becomes of characters that names are better without."""
+
+    SANITISE = "sanitise"  # etsy's way: blanks become "_" and "/" becomes "-"
+    KEEP = "keep"  # as they come
+    STRICT = "strict"  # letters, digits, "_", "." and "-" or nothing
 
 
 class Dialect(StrEnum):
@@ -36,6 +45,7 @@ _DIALECTS: Final[dict[Dialect, tuple[re.Pattern[str], str]]] = {
 }
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _BLANKS: Final = re.compile(r"\s+")
+_NOT_STRICT: Final = re.compile(r"[^A-Za-z0-9_.-]")
 _NOT_KEY: Final = re.compile(r"[^\w./-]+")
 
 
@@ -47,7 +57,7 @@ class Name(NamedTuple):
     odd: bool
 
 
-def parse_name(raw: bytes, *, longest: int, sanitise: bool, dialects: frozenset[Dialect]) -> Name:
+def parse_name(raw: bytes, *, longest: int, naming: Naming, dialects: frozenset[Dialect]) -> Name:
     """Reads the bytes before the first colon; Refusal where they are no name.
 
     `longest` is in characters. Sanitising is etsy's: blanks become "_" and "/" becomes "-"; letters
@@ -66,8 +76,10 @@ def parse_name(raw: bytes, *, longest: int, sanitise: bool, dialects: frozenset[
     if len(name) > longest:
         found = f"a name of {len(name)} characters, the limit is {longest}"
         raise Refusal("too_long", 0, found, limit="name")
-    if sanitise:
+    if naming is Naming.SANITISE:
         name = _BLANKS.sub("_", name).replace("/", "-")
+    elif naming is Naming.STRICT and (odd := _NOT_STRICT.search(name)):
+        raise Refusal("bad_name", len(name[: odd.start()].encode()), repr(odd[0]))
     return Name(name, *_clean_tags(pairs))
 
 
@@ -98,6 +110,12 @@ def _clean_tags(pairs: list[tuple[str, str]]) -> tuple[list[str], bool]:
     """(the tags that have a key, whether one had none or was changed)."""
     cleaned = [clean_tag(key, value) for key, value in pairs]
     return [tag for tag, _ in cleaned if tag], any(changed for _, changed in cleaned)
+
+
+def with_defaults(tags: Sequence[str], defaults: Sequence[str]) -> list[str]:
+    """The tags, and before them those of `defaults` whose key they do not have."""
+    keys = {tag.partition(":")[0] for tag in tags}
+    return [*(tag for tag in defaults if tag.partition(":")[0] not in keys), *tags]
 
 
 def clean_tag(key: str, value: str) -> tuple[str, bool]:
