@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-_LOOPBACK: Final = "localhost"
+from collector.units import is_loopback
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +35,7 @@ class HostPort:
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:  # a name: "127.example" may be anywhere
-            return self.host == _LOOPBACK
+        return is_loopback(self.host)
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

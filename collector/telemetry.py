@@ -10,6 +10,7 @@ import os
 import platform
 import resource
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from typing import Final, Protocol, TypeVar
 from collector import __version__
 from collector.engine import Engine
 from collector.listeners import Listener
-from collector.listeners.tcp import TcpListener
+from collector.listeners.senders import DROPS
+from collector.listeners.streams import CLOSED, REFUSED, StreamListener
 from collector.statsd.refusal import ODD, REASONS
 from collector.store.writer import Writer
 
@@ -33,7 +35,16 @@ LOSSES: Final = {
     "store_forgot": "batches that the store had confirmed and lost, older than what is kept to repeat",
     "stopped": "points that the store had not confirmed when a stop could wait no longer",
 }
-LIMITS: Final = ("series", "series_per_metric", "tags", "heads", "set_members", "samples", "events")
+LIMITS: Final = (
+    "series",
+    "series_per_metric",
+    "tags",
+    "heads",
+    "set_members",
+    "samples",
+    "events",
+    "senders",
+)
 
 
 @dataclass(slots=True)
@@ -114,6 +125,31 @@ def _by_listener(listeners: Iterable[L], read: Callable[[L], float]) -> list[tup
     return [({"listener": name}, total) for name, total in sums.items()]
 
 
+def _by_reason(
+    listeners: Iterable[L], reasons: Iterable[str], read: Callable[[L], Mapping[str, int]]
+) -> list[tuple[Mapping[str, str], float]]:
+    """One number of each listener and reason, each reason there from the start."""
+    reasons = list(reasons)
+    sums = Counter({(one.name, reason): 0 for one in listeners for reason in reasons})
+    for one in listeners:
+        for reason in reasons:
+            sums[one.name, reason] += read(one).get(reason, 0)
+    return [({"listener": name, "reason": reason}, total) for (name, reason), total in sums.items()]
+
+
+def _by_sender(listeners: Iterable[Listener]) -> list[tuple[Mapping[str, str], float]]:
+    """Dropped lines of each listener, by reason and by where their senders are."""
+    sums: Counter[tuple[str, str, str]] = Counter()
+    for one in listeners:
+        for reason in DROPS:
+            for kind in one.senders.kinds:
+                sums[one.name, reason, kind] += one.senders.drops.lines[reason, kind]
+    return [
+        ({"listener": name, "reason": reason, "sender": kind}, total)
+        for (name, reason, kind), total in sums.items()
+    ]
+
+
 def _ingest(source: Source) -> Iterator[Metric]:
     yield Metric(
         "collector_lines_total",
@@ -139,10 +175,16 @@ def _ingest(source: Source) -> Iterator[Metric]:
         "Datagrams that the kernel dropped because the receive buffer was full. DATA LOSS",
         _by_listener(source.listeners, lambda one: one.kernel_drops),
     )
+    yield Metric(
+        "collector_lines_dropped_total",
+        "counter",
+        "Lines dropped because of who sent them. DATA LOSS",
+        _by_sender(source.listeners),
+    )
 
 
 def _connections(source: Source) -> Iterator[Metric]:
-    streams = [one for one in source.listeners if isinstance(one, TcpListener)]
+    streams = [one for one in source.listeners if isinstance(one, StreamListener)]
     yield Metric(
         "collector_connections",
         "gauge",
@@ -158,14 +200,14 @@ def _connections(source: Source) -> Iterator[Metric]:
     yield Metric(
         "collector_connections_refused_total",
         "counter",
-        "Connections closed at once because there were too many. DATA LOSS",
-        _by_listener(streams, lambda one: one.refused_connections),
+        "Connections that were not let in. DATA LOSS",
+        _by_reason(streams, REFUSED, lambda one: one.refused_connections),
     )
     yield Metric(
-        "collector_connections_idle_closed_total",
+        "collector_connections_closed_total",
         "counter",
-        "Connections closed because nothing came for idle_timeout.",
-        _by_listener(streams, lambda one: one.idle_closed),
+        "Connections that the collector ended.",
+        _by_reason(streams, CLOSED, lambda one: one.closed_connections),
     )
 
 

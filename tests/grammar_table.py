@@ -27,7 +27,7 @@ from collector.model import (
     clamp_integer,
 )
 from collector.statsd.lines import Bit, Move, Profile, parse_line
-from collector.statsd.names import Dialect
+from collector.statsd.names import Dialect, Naming
 
 NOW = 1_656_581_405  # in the window that starts at 1656581400
 STAMP = 1_656_581_400
@@ -37,7 +37,7 @@ ALL_DIALECTS = Profile(dialects=frozenset(Dialect))
 KEEPING = Profile(keep_container=True)
 METERS = Profile(meters=True)
 BARE = Profile(bare_names=True)
-RAW_NAMES = Profile(sanitise=False)
+RAW_NAMES = Profile(naming=Naming.KEEP)
 COARSE_RATES = Profile(min_sample_rate=1e-6)
 
 Totals = dict[str, Any]

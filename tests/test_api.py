@@ -26,7 +26,7 @@ from collector.engine import Engine, Limits, PureEngine
 from collector.errors import StoreError
 from collector.http_settings import HostPort, HttpSettings
 from collector.listeners import Listener, ListenerSettings, create
-from collector.listeners.settings import Address
+from collector.listeners.addresses import Address
 from collector.model import Kind, Number, Series
 from collector.sketch import Sketch, bin_bounds, bin_index
 from collector.store.keys import KeySpace

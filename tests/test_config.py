@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from collector.config import ConfigError, Settings, check, load, schema, shipped, show
-from collector.listeners.settings import Address, ListenerSettings
+from collector.listeners.addresses import Address
+from collector.listeners.settings import ListenerSettings
 from collector.statsd.names import Dialect
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
@@ -348,11 +349,15 @@ def valid(data: Any, rule: dict[str, Any], root: dict[str, Any]) -> bool:
         return valid(data, root["$defs"][rule["$ref"].rpartition("/")[2]], root)
     if "anyOf" in rule:
         return any(valid(data, one, root) for one in rule["anyOf"])
-    kinds: dict[str, Any] = {"object": dict, "array": list, "string": str, "boolean": bool}
+    kinds: dict[str, Any] = {
+        **{"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
+    }
     kind = kinds.get(rule["type"], int if rule["type"] == "integer" else int | float)
     if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
         return False
     if isinstance(data, dict):
+        if "properties" not in rule:
+            return all(valid(value, rule["additionalProperties"], root) for value in data.values())
         inner = rule["properties"]
         return set(rule.get("required", ())) <= set(data) <= set(inner) and all(
             valid(value, inner[key], root) for key, value in data.items()
@@ -361,6 +366,8 @@ def valid(data: Any, rule: dict[str, Any], root: dict[str, Any]) -> bool:
         return all(valid(one, rule["items"], root) for one in data)
     if isinstance(data, str):
         return data in rule.get("enum", [data]) and bool(re.search(rule.get("pattern", ""), data))
+    if data is None:
+        return True
     return bool(rule.get("minimum", data) <= data <= rule.get("maximum", data))
 
 

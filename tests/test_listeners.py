@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from collector.engine import Limits, PureEngine
 from collector.errors import OperatorError
 from collector.listeners import Listener, ListenerSettings, create
+from collector.listeners.addresses import Address
 from collector.listeners.base import profile_of
-from collector.listeners.settings import Address
 from collector.model import CounterPoint, GaugeMode, GaugePoint
-from collector.statsd.names import Dialect
+from collector.statsd.names import Dialect, Naming
 
 NOW = 1_000_000_000.0  # the listeners' wall clock, so that all samples fall into one window
 DEADLINE = 20.0
@@ -340,14 +340,17 @@ def test_a_profile_carries_every_setting_and_limit() -> None:
         url=Address.parse("udp://localhost"),
         gauges=GaugeMode.DOGSTATSD,
         dialects=frozenset(Dialect),
-        sanitise=False,
+        names=Naming.KEEP,
+        prefix="web.",
+        tags={"env": "prod"},
         meters=True,
         bare_names=True,
         keep_container=True,
         min_sample_rate=0.5,
     )
     profile = profile_of(told, Limits(name=7, line=70))
-    for name in ("gauges", "dialects", "sanitise", "meters", "bare_names", "keep_container"):
+    assert (profile.naming, profile.tags) == (Naming.KEEP, ("env:prod",))
+    for name in ("gauges", "dialects", "prefix", "meters", "bare_names", "keep_container"):
         assert getattr(profile, name) == getattr(told, name)
     assert (profile.min_sample_rate, profile.longest_name, profile.longest_line) == (0.5, 7, 70)
 
@@ -518,14 +521,14 @@ def test_connections_over_the_limit_are_closed_and_counted(
             await rig.lines(2)
             await eventually(lambda: rig.listener.status()["connections"] == 0, "their end")
             status = rig.listener.status()
-            assert (status["connections_total"], status["refused_connections"]) == (7, 5)
+            assert (status["connections_total"], status["refused_connections"]) == (7, {"full": 5})
             # There is room again.
             await send_tcp(rig.port(), b"a:1|c\n")
             await rig.lines(3)
             assert rig.totals() == {"a": 3}
 
     run(loop, main())
-    assert sum("listener.full" in record.message for record in caplog.records) == 1
+    assert sum("listener.connection_refused" in record.message for record in caplog.records) == 1
 
 
 @both_loops
@@ -542,7 +545,7 @@ def test_a_silent_connection_is_closed_after_the_idle_timeout(loop: str) -> None
                     await asyncio.sleep(0.05)
                 assert gone.result()
                 status = rig.listener.status()
-                assert (status["connections"], status["idle_closed"]) == (1, 1)
+                assert (status["connections"], status["closed_connections"]) == (1, {"idle": 1})
             await eventually(lambda: rig.listener.status()["connections"] == 0, "the end")
             assert rig.totals()["silent"] == 1
 

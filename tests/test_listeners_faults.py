@@ -233,7 +233,7 @@ def test_an_error_queued_by_the_network_does_not_end_the_reader() -> None:
     async def main() -> None:
         async with listening("udp://127.0.0.1:0") as rig:
             # To have one, the listener's own socket must send to where nobody listens.
-            (sock,) = rig.listener._sockets  # type: ignore[attr-defined]
+            (sock,) = [one.sock for one in rig.listener._sockets]  # type: ignore[attr-defined]
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
                 client.bind(("127.0.0.1", 0))
                 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:

@@ -13,7 +13,7 @@ import uvloop
 
 from collector.engine import Engine, Limits, PureEngine
 from collector.listeners import Listener, ListenerSettings, create
-from collector.listeners.settings import Address
+from collector.listeners.addresses import Address
 from collector.statsd.refusal import ODD, REASONS
 from collector.store.keys import KeySpace
 from collector.store.writer import Writer

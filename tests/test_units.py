@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from collector.http_settings import HostPort
-from collector.listeners.settings import Address
+from collector.listeners.addresses import Address
 from collector.logfmt import Every, event
 from collector.units import format_duration, format_size, parse_duration, parse_size
 

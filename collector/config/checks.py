@@ -14,10 +14,19 @@ from urllib.parse import SplitResult, urlsplit
 from collector.config.problems import Problem
 from collector.config.settings import Settings
 from collector.config.source import Source
-from collector.listeners.settings import Address
+from collector.listeners.addresses import Address
+from collector.listeners.settings import ONLY_OF
+from collector.statsd.names import clean_tag
 from collector.store import settings as store
 
 _UNFIT_PREFIX: Final = re.compile(r"[\s{}\x00-\x1f\x7f]")
+_UNFIT_NAME: Final = re.compile(r"[:|\x00-\x1f\x7f-\x9f]")
+_INSTEAD: Final = {
+    "tls": "only tcp:// has it",
+    "allow": "who may write to the socket file may send: set mode",
+    "sender_tag": "senders of a unix socket have no address",
+    "mode": "set allow to say who is heard",
+}
 _ESCAPES: Final = "in a user or password write %40 for @, %2F for /, %3A for :, %23 for #, %3F for ?"
 
 
@@ -40,10 +49,31 @@ def _listeners(source: Source) -> Iterator[Problem]:
             url = Address.parse(one.get("url") if isinstance(one, dict) else one)
         except ValueError:
             continue  # told by the field itself
-        if url.port and url in seen:
+        yield from _of_transport(source, index, url, one)
+        if (url.port or url.unix) and url in seen:
             shown = str(url) if source.written(("listen", index, "url")) is None else "an address"
             yield source.problem(("listen", index), f"listen: {shown} stands twice")
         seen.add(url)
+
+
+def _of_transport(source: Source, index: int, url: Address, listener: object) -> Iterator[Problem]:
+    """Settings that a transport has not, where a reader would think himself safe."""
+    if not isinstance(listener, dict):
+        return
+    for key, schemes in ONLY_OF.items():
+        if key in listener and url.scheme not in schemes:
+            message = f"listen[{index}].{key} means nothing to {url.scheme}"
+            yield source.problem(("listen", index, key), message, _INSTEAD[key])
+    prefix = listener.get("prefix")
+    if isinstance(prefix, str) and _UNFIT_NAME.search(prefix):
+        yield source.problem(("listen", index, "prefix"), f"listen[{index}].prefix holds what no name can")
+    tags = listener.get("tags")
+    for key, value in tags.items() if isinstance(tags, dict) else ():
+        if isinstance(value, str) and clean_tag(key, value)[1]:
+            message = f"listen[{index}].tags.{key} holds what no tag can"
+            yield source.problem(
+                ("listen", index, "tags", key), message, "leave out commas, pipes and blanks at the ends"
+            )
 
 
 def _redis(source: Source) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ import yaml
 
 from collector.config.settings import Settings
 from collector.config.validation import ADAPTER
+from collector.listeners.settings import ONLY_OF
 from collector.store.client import without_password
 
 _REFERENCE: Final = {"type": "string", "pattern": r"\$\{", "description": "a reference that is filled in"}
@@ -21,6 +22,10 @@ def show(settings: Settings) -> str:
     data["redis"]["url"] = without_password(settings.redis.url)
     for listener in data["listen"]:
         listener["dialects"].sort()  # a set has no order of its own, and the next run another one
+        scheme = listener["url"].partition(":")[0]
+        for key, schemes in ONLY_OF.items():
+            if scheme not in schemes:
+                del listener[key]
     text: str = yaml.safe_dump(_escaped(data), sort_keys=False, allow_unicode=True)
     return text
 
@@ -56,6 +61,7 @@ def schema() -> dict[str, Any]:
     # pydantic writes defaults of our own types by their fields, which is not how a file has them
     plain = _plain(Settings())
     listen["default"] = [one["url"] for one in plain["listen"]]
+    definitions["ListenerSettings"]["properties"]["mode"]["default"] = plain["listen"][0]["mode"]
     definitions["HttpSettings"]["properties"]["listen"]["default"] = plain["http"]["listen"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "collector"}
 

@@ -13,7 +13,8 @@ from pydantic import AfterValidator
 from collector.embedded import EmbeddedSettings
 from collector.engine import Limits
 from collector.http_settings import HttpSettings
-from collector.listeners.settings import Address, ListenerSettings
+from collector.listeners.addresses import Address
+from collector.listeners.settings import ListenerSettings
 from collector.store.settings import BacklogSettings, StoreSettings
 from collector.units import DURATION
 

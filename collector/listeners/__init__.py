@@ -1,9 +1,16 @@
 """Where lines arrive: sockets on one side, `engine.ingest` on the other.
 
-settings   what a listener is told
-sockets    names to addresses, receive buffers, kernel drops
-base       what every listener has
-udp, tcp   the transports
+addresses     how addresses, networks and file modes are written
+settings      what a listener is told
+hostnames     IP addresses to names
+senders       who is heard, how much of each is taken, how a sender's lines are tagged
+sockets       names to addresses, receive buffers, kernel drops
+unix          socket files
+tls           certificates
+base          what every listener has
+datagrams     UDP, unix datagrams
+connection    one client of a stream
+streams       TCP, unix streams
 """
 
 from __future__ import annotations
@@ -12,9 +19,9 @@ from collections.abc import Callable
 
 from collector.engine import Engine, Limits
 from collector.listeners.base import Listener
+from collector.listeners.datagrams import DatagramListener
 from collector.listeners.settings import ListenerSettings
-from collector.listeners.tcp import TcpListener
-from collector.listeners.udp import UdpListener
+from collector.listeners.streams import StreamListener
 
 __all__ = ["Listener", "ListenerSettings", "create"]
 
@@ -23,5 +30,5 @@ def create(
     settings: ListenerSettings, engine: Engine, limits: Limits, clock: Callable[[], float]
 ) -> Listener:
     """The listener for an address; `clock` tells wall time in seconds."""
-    kinds = {"udp": UdpListener, "tcp": TcpListener}
-    return kinds[settings.url.scheme](settings, engine, limits, clock)
+    kind = DatagramListener if settings.url.datagrams else StreamListener
+    return kind(settings, engine, limits, clock)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
-from collector.engine import Limits
+from collector.engine import Engine, Limits
+from collector.listeners.senders import Senders
 from collector.listeners.settings import ListenerSettings
 from collector.statsd.lines import Profile
 
@@ -15,10 +17,12 @@ def profile_of(settings: ListenerSettings, limits: Limits) -> Profile:
     return Profile(
         gauges=settings.gauges,
         dialects=settings.dialects,
-        sanitise=settings.sanitise,
+        naming=settings.names,
         meters=settings.meters,
         bare_names=settings.bare_names,
         keep_container=settings.keep_container,
+        prefix=settings.prefix,
+        tags=tuple(f"{key}:{value}" if value else key for key, value in settings.tags.items()),
         min_sample_rate=settings.min_sample_rate,
         longest_name=limits.name,
         longest_line=limits.line,
@@ -28,13 +32,19 @@ def profile_of(settings: ListenerSettings, limits: Limits) -> Profile:
 class Listener(ABC):
     """An address that lines arrive at. Counts only ever grow."""
 
-    def __init__(self, settings: ListenerSettings) -> None:
+    def __init__(
+        self, settings: ListenerSettings, engine: Engine, limits: Limits, clock: Callable[[], float]
+    ) -> None:
+        """`clock` tells wall time in seconds."""
         self.settings = settings
         self.url = str(settings.url)
+        self.engine = engine
+        self.clock = clock
         self.addresses: list[str] = []  # as bound, with the real ports
         self.lines = 0
         self.packets = 0
         self.bytes = 0
+        self.senders = Senders(settings, engine, profile_of(settings, limits), clock, self.count_lines)
 
     @property
     def name(self) -> str:
@@ -45,6 +55,10 @@ class Listener(ABC):
     def kernel_drops(self) -> int:
         """What the kernel dropped before it could be received."""
         return 0
+
+    def count_lines(self, lines: int) -> None:
+        """Counts lines that were taken."""
+        self.lines += lines
 
     @abstractmethod
     async def open(self) -> None:
@@ -68,4 +82,5 @@ class Listener(ABC):
             "packets": self.packets,
             "bytes": self.bytes,
             "kernel_drops": self.kernel_drops,
+            **self.senders.status(),
         }

@@ -1,4 +1,4 @@
-"""UDP: datagrams off the socket into the engine, without asyncio's transport in between.
+"""UDP and unix datagrams: off the socket into the engine, without asyncio's transport in between.
 
 One wake-up of `add_reader` serves many datagrams, where a protocol would be called for each. The loop is
 bounded in time, so that a flood leaves the flush and the API their turn.
@@ -9,70 +9,99 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
-from collector.engine import Engine, Limits
-from collector.listeners.base import Listener, profile_of
-from collector.listeners.settings import ListenerSettings
+from collector.listeners import unix
+from collector.listeners.base import Listener
 from collector.listeners.sockets import DropCounter, bind, request_receive_buffer, shown
 from collector.logfmt import event
 
 log = logging.getLogger(__name__)
 
-_LARGEST: Final = 65536  # no datagram is longer: 65507 bytes over IPv4
+_LARGEST: Final = 65536  # bytes; over IPv4 no datagram has more than 65507
 _SMALLEST: Final = 512  # bytes of a receive buffer that even an empty datagram takes; Linux: about 768
+_CREDENTIALS: Final = 64  # bytes for what the kernel says of a unix datagram's process
 _TURN: Final = 0.005  # seconds of receiving before the event loop goes round
 _DRAIN: Final = 5.0  # seconds that a stop waits at most, for a socket that only gives errors
+_NOBODY: Final = "local"  # a unix datagram whose process is not asked for
 
 
-class UdpListener(Listener):
-    """One UDP address, which may be several sockets."""
+@dataclass(slots=True)
+class _Socket:
+    """One bound socket. `receive` gives (datagram, peer)."""
 
-    def __init__(
-        self, settings: ListenerSettings, engine: Engine, limits: Limits, clock: Callable[[], float]
-    ) -> None:
-        super().__init__(settings)
-        self._engine = engine
-        self._profile = engine.add_profile(profile_of(settings, limits))
-        self._clock = clock
-        self._sockets: list[socket.socket] = []
-        self._drops: list[DropCounter] = []
-        self._granted: list[int] = []
+    sock: socket.socket
+    granted: int
+    receive: Callable[[int], tuple[bytes, Any]]
+    drops: DropCounter | None = None
+
+
+class DatagramListener(Listener):
+    """A UDP address, which may be several sockets, or a unix datagram socket."""
+
+    _sockets: tuple[_Socket, ...] = ()
+    _file: unix.SocketFile | None = None
+    _take: Callable[[bytes, Any, float], int]
 
     async def open(self) -> None:
         """Binds and starts to receive; OperatorError if the address cannot be had."""
+        if self.settings.url.unix:
+            self._open_unix()
+        else:
+            self._open_udp()
         loop = asyncio.get_running_loop()
+        for one in self._sockets:
+            loop.add_reader(one.sock.fileno(), self._receive, one, _TURN)
+
+    def _open_udp(self) -> None:
         wanted = self.settings.receive_buffer
+        self._take = self._take_from_address if self.senders.matter else self._ingest()
         for sock in bind(self.settings.url, socket.SOCK_DGRAM):
             granted = request_receive_buffer(sock, wanted)
-            self._sockets.append(sock)
-            self._drops.append(DropCounter(sock))
-            self._granted.append(granted)
+            self._sockets += (_Socket(sock, granted, sock.recvfrom, DropCounter(sock)),)
             address = shown("udp", sock)
             self.addresses.append(address)
             log.info(event("listener.open", url=address, receive_buffer=granted, requested=wanted))
-            loop.add_reader(sock.fileno(), self._receive, sock, _TURN)
-        granted = min(self._granted)
+        granted = min(one.granted for one in self._sockets)
         if granted < wanted:
             remedy = f"sysctl -w net.core.rmem_max={wanted}"
             log.warning(event("listener.small_buffer", url=self.url, granted=granted, remedy=remedy))
 
-    def _receive(self, sock: socket.socket, seconds: float) -> bool:
+    def _open_unix(self) -> None:
+        self._file = unix.bind(self.settings.url, self.settings.mode)
+        sock = self._file.sock
+        receive: Callable[[int], tuple[bytes, Any]] = sock.recvfrom
+        ingest = self._ingest()
+        if self.senders.matter and unix.ask_for_processes(sock):
+            receive = partial(_receive_with_process, sock)
+            ingest = self._take_from_process
+        self._take = partial(self._take_whole, ingest)
+        granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        self._sockets = (_Socket(sock, granted, receive),)
+        self.addresses.append(self.url)
+        log.info(event("listener.open", url=self.url, mode=self.settings.mode))
+
+    # ------------------------------------------------------------------ receiving
+
+    def _receive(self, one: _Socket, seconds: float) -> bool:
         """Takes what the socket holds, for so long at most; whether it was emptied.
 
         `recvfrom` makes the bytes that the engine wants: 2.0 us a datagram of 1432 bytes over loopback, where
         `recvfrom_into` and a copy out of its buffer cost 2.3 us.
         """
-        ingest, receive, profile = self._engine.ingest, sock.recvfrom, self._profile
-        now = self._clock()
+        take, receive = self._take, one.receive
+        now = self.clock()
         end = time.monotonic() + seconds
         packets = lines = received = 0
         emptied = False
         while True:
             try:
-                data, sender = receive(_LARGEST)
+                data, peer = receive(_LARGEST)
             except (BlockingIOError, InterruptedError):
                 emptied = True
                 break
@@ -81,7 +110,7 @@ class UdpListener(Listener):
                 break
             packets += 1
             received += len(data)
-            lines += ingest(profile, data, sender, now)
+            lines += take(data, peer, now)
             if time.monotonic() > end:
                 break
         self.packets += packets
@@ -89,38 +118,74 @@ class UdpListener(Listener):
         self.lines += lines
         return emptied
 
+    def _ingest(self) -> Callable[[bytes, Any, float], int]:
+        """Straight into the engine, whoever sends."""
+        return partial(self.engine.ingest, self.senders.shared_profile)
+
+    def _take_from_address(self, data: bytes, peer: Any, now: float) -> int:
+        return self.senders.ingest(data, peer[0], peer, now)
+
+    def _take_from_process(self, data: bytes, peer: str, now: float) -> int:
+        return self.senders.ingest(data, peer, peer, now)
+
+    def _take_whole(
+        self, ingest: Callable[[bytes, Any, float], int], data: bytes, peer: str | None, now: float
+    ) -> int:
+        """Takes a unix datagram, whose last line is cut short where it is longer than what is received."""
+        sender = peer or _NOBODY
+        if len(data) < _LARGEST:
+            return ingest(data, sender, now)
+        end = data.rfind(b"\n") + 1
+        self.engine.refuse("too_long", data[end:], sender, now)
+        return 1 + (ingest(data[:end], sender, now) if end else 0)
+
     @property
     def kernel_drops(self) -> int:
-        """Datagrams that the kernel dropped because the receive buffer was full."""
-        return sum(drops.read() for drops in self._drops)
+        """Datagrams dropped because the receive buffer was full; a unix socket makes its senders wait."""
+        return sum(one.drops.read() for one in self._sockets if one.drops)
+
+    # ------------------------------------------------------------------ stopping
 
     async def drain(self) -> None:
         """Stops and takes all that the kernel holds by now.
 
         A socket gives datagrams in order, so as many as its buffer can hold are all of those; what a sender
-        adds meanwhile does not hold up the stop.
+        adds meanwhile does not hold up the stop. To a unix socket nobody can add: senders get an error, and
+        know that their datagram was not taken.
         """
         loop = asyncio.get_running_loop()
-        for sock in self._sockets:
-            loop.remove_reader(sock.fileno())
-        for sock, granted in zip(self._sockets, self._granted, strict=True):
-            last = self.packets + granted // _SMALLEST
+        for one in self._sockets:
+            loop.remove_reader(one.sock.fileno())
+        if self._file is not None:
+            self._file.remove()
+            self._file.sock.shutdown(socket.SHUT_RD)
+        for one in self._sockets:
+            most = one.granted // _SMALLEST if one.drops else sys.maxsize
+            last = self.packets + most
             end = time.monotonic() + _DRAIN
-            while not self._receive(sock, _TURN) and self.packets < last and time.monotonic() < end:
+            while not self._receive(one, _TURN) and self.packets < last and time.monotonic() < end:
                 await asyncio.sleep(0)
+        await self.senders.settle()
 
     async def close(self) -> None:
         """Closes the sockets."""
         self.kernel_drops  # noqa: B018  # the last reading, while the kernel still has it
-        for sock in self._sockets:
-            if sock.fileno() >= 0:
-                asyncio.get_running_loop().remove_reader(sock.fileno())
-                sock.close()
+        for one in self._sockets:
+            if one.sock.fileno() >= 0:
+                asyncio.get_running_loop().remove_reader(one.sock.fileno())
+                one.sock.close()
+        if self._file is not None:
+            self._file.remove()
 
     def status(self) -> dict[str, Any]:
         """What /api/v1/status shows of it."""
-        return {
-            **super().status(),
-            "kernel_drops": self.kernel_drops,
-            "receive_buffer": {"requested": self.settings.receive_buffer, "granted": self._granted},
-        }
+        status = super().status()
+        if not self.settings.url.unix:
+            granted = [one.granted for one in self._sockets]
+            status["receive_buffer"] = {"requested": self.settings.receive_buffer, "granted": granted}
+        return status
+
+
+def _receive_with_process(sock: socket.socket, size: int) -> tuple[bytes, str]:
+    data, ancillary, _, _ = sock.recvmsg(size, _CREDENTIALS)
+    return data, f"process {unix.process_of(ancillary) or 'unknown'}"

@@ -7,13 +7,15 @@ import logging
 import socket
 import struct
 import sys
-from typing import Final
+from typing import Any, Final
 
 from collector.errors import OperatorError
-from collector.listeners.settings import Address
+from collector.listeners.addresses import Address
 from collector.logfmt import event
 
 log = logging.getLogger(__name__)
+
+SocketAddress = tuple[Any, ...]  # as the socket module has it: host, port, and for IPv6 flow and scope
 
 _SO_MEMINFO: Final = 55  # Linux: nine u32, the last is the number of packets dropped at this socket
 _MEMINFO: Final = struct.Struct("=9I")
@@ -37,10 +39,10 @@ def bind(address: Address, kind: socket.SocketKind) -> list[socket.socket]:
         bound: list[socket.socket] = []
         port = address.port
         try:
-            for family, host in families:
-                sock = _bind_one(family, kind, host, port)
+            for family, where in families:
+                sock = _bind_one(family, kind, (where[0], port, *where[2:]))
                 if sock is None:
-                    log.warning(event("listener.no_ipv6", url=address, host=host))
+                    log.warning(event("listener.no_ipv6", url=address, host=where[0]))
                     continue
                 bound.append(sock)
                 port = sock.getsockname()[1]
@@ -58,24 +60,26 @@ def bind(address: Address, kind: socket.SocketKind) -> list[socket.socket]:
     raise OperatorError(f"cannot listen on {address}", "this machine has no such address")
 
 
-def _resolve(address: Address, kind: socket.SocketKind) -> list[tuple[socket.AddressFamily, str]]:
+def _resolve(address: Address, kind: socket.SocketKind) -> list[tuple[socket.AddressFamily, SocketAddress]]:
+    """What a host's name means; an IPv6 address carries its flow and, link-local ones, their interface."""
     if address.host == "localhost":
-        return [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+        port = address.port
+        return [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port))]
     try:
         found = socket.getaddrinfo(address.host, address.port, type=kind, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise OperatorError(f"cannot listen on {address}", f"unknown host: {error.strerror}") from error
-    return list(dict.fromkeys((family, str(where[0])) for family, _, _, _, where in found))
+    return list(dict.fromkeys((family, where) for family, _, _, _, where in found))
 
 
 def _bind_one(
-    family: socket.AddressFamily, kind: socket.SocketKind, host: str, port: int
+    family: socket.AddressFamily, kind: socket.SocketKind, where: SocketAddress
 ) -> socket.socket | None:
     """A bound socket; None where `localhost` has no IPv6 on this machine."""
     try:
         sock = socket.socket(family, kind)
     except OSError:
-        if host == "::1":
+        if where[0] == "::1":
             return None
         raise
     try:
@@ -86,12 +90,12 @@ def _bind_one(
             # daemon take half of the datagrams without a word.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setblocking(False)
-        sock.bind((host, port))
+        sock.bind(where)
         if kind == socket.SOCK_STREAM:
             sock.listen(BACKLOG)  # here, since a port may be taken between the two
     except OSError as error:
         sock.close()
-        if host == "::1" and error.errno == errno.EADDRNOTAVAIL:
+        if where[0] == "::1" and error.errno == errno.EADDRNOTAVAIL:
             return None
         raise
     return sock

@@ -1,82 +1,91 @@
-"""TCP: lines out of byte streams. A listener never answers.
-
-All connections of a listener read into one buffer. That is safe because asyncio and uvloop call `get_buffer`,
-read, and call `buffer_updated` without letting another connection in between, and what is kept of a partial
-line is copied out at once. So a thousand idle connections cost a thousand empty line buffers and no more.
+"""TCP and unix streams: lines out of byte streams. A listener never answers.
 
 Connections are accepted here rather than by an `asyncio.Server`, whose close drops those that the kernel has
 completed and nobody has accepted yet: their clients have connected and sent, and never learn of the loss.
+
+Nobody can take all places: when they are full, a sender with fewer connections than another gets one of the
+other's.
 """
 
 from __future__ import annotations
 
-import array
 import asyncio
-import fcntl
 import logging
 import socket
-import termios
 import time
+from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from collector.engine import Engine, Limits
-from collector.listeners.base import Listener, profile_of
+from collector.listeners import unix
+from collector.listeners.base import Listener
+from collector.listeners.connection import Connection
+from collector.listeners.senders import Sender
 from collector.listeners.settings import ListenerSettings
 from collector.listeners.sockets import BACKLOG, bind, shown
+from collector.listeners.tls import ServerTls
 from collector.logfmt import Every, event
-from collector.statsd.framing import LineStream
 
 log = logging.getLogger(__name__)
 
-_READ: Final = 256 * 1024  # bytes read at a time
+REFUSED: Final = ("full", "not_allowed", "tls")  # why a connection did not come about
+CLOSED: Final = ("idle", "crowded", "framing")  # why one was ended from here
 
+_READ: Final = 256 * 1024  # bytes read at a time
 _ACCEPTED_AT_ONCE: Final = 64  # before the event loop goes round
 _ACCEPT_PAUSE: Final = 1.0  # seconds, as in asyncio, until it is tried again without free descriptors
 _LOG_SECONDS: Final = 60.0
-_SHOWN_OF_LONG: Final = 64  # bytes
 
 
-class TcpListener(Listener):
-    """One TCP address, which may be several sockets."""
+class StreamListener(Listener):
+    """A TCP address, which may be several sockets, or a unix stream socket."""
 
     def __init__(
         self, settings: ListenerSettings, engine: Engine, limits: Limits, clock: Callable[[], float]
     ) -> None:
-        super().__init__(settings)
-        self.engine = engine
-        self.profile = engine.add_profile(profile_of(settings, limits))
-        self.clock = clock
+        """OperatorError where the files of `tls` make no certificate."""
+        super().__init__(settings, engine, limits, clock)
         self.longest_line = limits.line
         self.buffer = memoryview(bytearray(_READ))
-        self.connections: set[_Connection] = set()
+        self.connections: set[Connection] = set()
         self.connections_total = 0
-        self.refused_connections = 0
-        self.idle_closed = 0
+        self.refused_connections: Counter[str] = Counter()
+        self.closed_connections: Counter[str] = Counter()
+        self._tls = ServerTls(self.url, settings.tls) if settings.tls else None
         self._sockets: list[socket.socket] = []
+        self._file: unix.SocketFile | None = None
         self._accepting = False
         self._making: set[asyncio.Task[Any]] = set()  # accepted, their transports not yet made
         self._timers: dict[object, asyncio.TimerHandle] = {}  # the sweep, and pauses of a socket
-        self._refusal_log = Every(_LOG_SECONDS)
-        self._accept_log = Every(_LOG_SECONDS)
+        self._logs = {what: Every(_LOG_SECONDS) for what in (*REFUSED, *CLOSED, "accept")}
 
     async def open(self) -> None:
         """Binds and accepts; OperatorError if the address cannot be had."""
         loop = asyncio.get_running_loop()
+        settings = self.settings
+        if settings.url.unix:
+            self._file = unix.bind(settings.url, settings.mode)
+            self._sockets = [self._file.sock]
+            self.addresses = [self.url]
+            log.info(event("listener.open", url=self.url, mode=settings.mode))
+        else:
+            self._sockets = bind(settings.url, socket.SOCK_STREAM)
+            self.addresses = [shown("tcp", sock) for sock in self._sockets]
+            for address in self.addresses:
+                log.info(event("listener.open", url=address, max_connections=settings.max_connections))
         self._accepting = True
-        for sock in bind(self.settings.url, socket.SOCK_STREAM):
-            self._sockets.append(sock)
-            address = shown("tcp", sock)
-            self.addresses.append(address)
-            log.info(event("listener.open", url=address, max_connections=self.settings.max_connections))
+        for sock in self._sockets:
             loop.add_reader(sock.fileno(), self._accept, sock, _ACCEPTED_AT_ONCE)
         self._sweep_later()
+
+    # ------------------------------------------------------------------ accepting
 
     def _accept(self, sock: socket.socket, most: int) -> None:
         """Takes connections that wait at a socket, so many at most."""
         for _ in range(most):
             try:
-                peer, sender = sock.accept()
+                client, address = sock.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionAbortedError:
@@ -85,21 +94,45 @@ class TcpListener(Listener):
                 self._pause_accepting(sock, error)
                 return
             self.connections_total += 1
-            if len(self.connections) >= self.settings.max_connections:
-                peer.close()
-                self._count_refused()
-                continue
-            peer.setblocking(False)
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            connection = _Connection(self, peer, sender)
-            self.connections.add(connection)
-            making = asyncio.get_running_loop().create_task(connection.start())
-            self._making.add(making)
-            making.add_done_callback(self._making.discard)
+            client.setblocking(False)
+            if self.settings.url.unix:
+                key = peer = f"process {unix.peer_process(client) or 'unknown'}"
+            else:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                key, peer = address[0], address
+            sender = self.senders.of(key)
+            refused = self._refusal(sender)
+            if refused:
+                client.close()
+                self._count(self.refused_connections, "refused", refused, sender)
+            else:
+                self._begin(Connection(self, client, sender, peer))
+
+    def _begin(self, connection: Connection) -> None:
+        self.connections.add(connection)
+        connection.sender.connections += 1
+        tls = self._tls.context() if self._tls else None
+        making = asyncio.get_running_loop().create_task(connection.start(tls))
+        self._making.add(making)
+        making.add_done_callback(self._making.discard)
+
+    def _refusal(self, sender: Sender) -> str:
+        """Why a sender gets no connection; "" when it does, for which another may have to go."""
+        if not sender.allowed:
+            return "not_allowed"
+        if len(self.connections) < self.settings.max_connections:
+            return ""
+        most = max(connection.sender.connections for connection in self.connections)
+        if sender.connections + 1 >= most:  # to take one would only turn the tables
+            return "full"
+        crowd = (one for one in self.connections if one.sender.connections == most)
+        victim = min(crowd, key=lambda connection: connection.last_data)
+        self._end(victim, "crowded")
+        return ""
 
     def _pause_accepting(self, sock: socket.socket, error: OSError) -> None:
         """No descriptor or memory is free. The socket stays readable, so looking on would spin."""
-        held = self._accept_log.admit(time.monotonic())
+        held = self._logs["accept"].admit(time.monotonic())
         if held is not None:
             log.error(event("listener.accept_failed", url=self.url, error=error, failed=held + 1))
         if self._accepting:
@@ -109,17 +142,47 @@ class TcpListener(Listener):
                 _ACCEPT_PAUSE, loop.add_reader, sock.fileno(), self._accept, sock, _ACCEPTED_AT_ONCE
             )
 
-    def _count_refused(self) -> None:
-        self.refused_connections += 1
-        held = self._refusal_log.admit(time.monotonic())
+    def _count(self, counter: Counter[str], what: str, reason: str, sender: Sender, **more: object) -> None:
+        counter[reason] += 1
+        held = self._logs[reason].admit(time.monotonic())
         if held is not None:
-            limit = self.settings.max_connections
-            log.warning(event("listener.full", url=self.url, max_connections=limit, refused=held + 1))
+            name = f"listener.connection_{what}"
+            log.warning(event(name, url=self.url, reason=reason, sender=sender.name, others=held, **more))
 
-    def take(self, data: bytes, sender: Any) -> None:
-        """Hands whole lines to the engine."""
-        if data:
-            self.lines += self.engine.ingest(self.profile, data, sender, self.clock())
+    # ------------------------------------------------------------------ what connections call
+
+    def received(self, connection: Connection, count: int) -> None:
+        """Counts a read."""
+        self.packets += 1
+        self.bytes += count
+
+    def take(self, connection: Connection, data: bytes) -> None:
+        """Hands whole lines to the engine, within what their sender may send."""
+        self.lines += self.senders.take(connection.sender, data, connection.peer, self.clock())
+
+    def refuse(self, connection: Connection, reason: str, line: bytes) -> None:
+        """Counts a line that was never whole."""
+        self.lines += 1
+        self.engine.refuse(reason, line, connection.peer, self.clock())
+
+    def handshake_failed(self, connection: Connection, error: Exception) -> None:
+        """Counts a client that speaks no TLS, or whose certificate does not let it in."""
+        self._count(self.refused_connections, "refused", "tls", connection.sender, error=error)
+
+    def out_of_step(self, connection: Connection) -> None:
+        """Closes a connection whose frames cannot be told apart."""
+        self._end(connection, "framing")
+
+    def ended(self, connection: Connection) -> None:
+        """Forgets a connection."""
+        self.connections.discard(connection)
+        connection.sender.connections -= 1
+
+    def _end(self, connection: Connection, reason: str) -> None:
+        connection.close()
+        self._count(self.closed_connections, "closed", reason, connection.sender)
+
+    # ------------------------------------------------------------------ silence and stop
 
     def _sweep_later(self) -> None:
         delay = max(0.1, self.settings.idle_timeout / 4)
@@ -130,13 +193,15 @@ class TcpListener(Listener):
         oldest = time.monotonic() - self.settings.idle_timeout
         for connection in list(self.connections):
             if connection.last_data < oldest:
-                self.idle_closed += 1
+                self.closed_connections["idle"] += 1
                 connection.close()
         self._sweep_later()
 
     async def drain(self) -> None:
         """Stops accepting, takes what clients have sent by now, their last lines too, and closes them."""
         self._stop_accepting()
+        if self._file is not None:
+            self._file.remove()
         for sock in self._sockets:
             if sock.fileno() >= 0:
                 self._accept(sock, BACKLOG + 1)  # the kernel lets one more wait
@@ -148,6 +213,8 @@ class TcpListener(Listener):
     async def close(self) -> None:
         """Closes the sockets."""
         self._stop_accepting()
+        if self._file is not None:
+            self._file.remove()
         for sock in self._sockets:
             sock.close()
         if self._making:
@@ -172,93 +239,6 @@ class TcpListener(Listener):
             **super().status(),
             "connections": len(self.connections),
             "connections_total": self.connections_total,
-            "refused_connections": self.refused_connections,
-            "idle_closed": self.idle_closed,
+            "refused_connections": dict(self.refused_connections),
+            "closed_connections": dict(self.closed_connections),
         }
-
-
-class _Connection(asyncio.BufferedProtocol):
-    """One client."""
-
-    def __init__(self, listener: TcpListener, sock: socket.socket, sender: Any) -> None:
-        self._listener = listener
-        self._sock = sock
-        self._sender = sender
-        self._lines = LineStream(listener.longest_line)
-        self._transport: asyncio.Transport | None = None
-        self.last_data = time.monotonic()
-
-    async def start(self) -> None:
-        """Gives the socket to a transport of the event loop."""
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: self, self._sock)
-        except OSError as error:  # the client has gone already
-            log.debug(event("listener.connection_failed", error=error))
-            self.finish()
-            self._sock.close()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._listener.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        listener = self._listener
-        self.last_data = time.monotonic()
-        listener.packets += 1
-        listener.bytes += nbytes
-        received = bytes(listener.buffer[:nbytes])
-        before = self._lines.too_long
-        data = self._lines.feed(received)
-        listener.take(data, self._sender)
-        if self._lines.too_long > before:
-            start = received.rfind(b"\n") + 1
-            listener.lines += 1
-            listener.engine.refuse(
-                "too_long", received[start : start + _SHOWN_OF_LONG], self._sender, listener.clock()
-            )
-
-    def eof_received(self) -> bool:
-        return False  # the transport closes; connection_lost takes the last line
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.finish()
-
-    def finish(self) -> None:
-        """Takes the last line, which no newline closed, once."""
-        if self in self._listener.connections:
-            self._listener.connections.discard(self)
-            self._listener.take(self._lines.end(), self._sender)
-
-    async def drain(self) -> None:
-        """Takes what the kernel holds of this client now, then closes; what the client adds is left."""
-        if self._transport is None or self._transport.is_closing():
-            self.finish()
-            return
-        self._transport.pause_reading()
-        left = _queued(self._sock)
-        while left > 0:
-            try:
-                count = self._sock.recv_into(self._listener.buffer)
-            except OSError:  # nothing more, or a reset behind what has been read
-                break
-            if not count:
-                break
-            self.buffer_updated(count)
-            left -= count
-            await asyncio.sleep(0)
-        self.close()
-
-    def close(self) -> None:
-        """Takes the last line and closes the connection."""
-        self.finish()
-        if self._transport is not None:
-            self._transport.close()
-
-
-def _queued(sock: socket.socket) -> int:
-    """Bytes that the kernel has received for a stream and that nobody has read."""
-    count = array.array("i", [0])
-    fcntl.ioctl(sock.fileno(), termios.FIONREAD, count)
-    return count[0]
