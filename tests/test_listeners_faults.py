@@ -11,7 +11,7 @@ import socket
 import struct
 
 import pytest
-from test_listeners import (
+from rig import (
     both_loops,
     connect,
     descriptors,

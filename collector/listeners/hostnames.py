@@ -20,14 +20,9 @@ class HostNames:
 
     def __init__(self) -> None:
         self._free = asyncio.Semaphore(_AT_ONCE)
-        self._waiting = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     async def of(self, host: str) -> str:
         """The name of a numeric address."""
-        self._waiting += 1
-        self._idle.clear()
         try:
             async with asyncio.timeout(_SECONDS), self._free:
                 found = await asyncio.get_running_loop().getnameinfo((host, 0), socket.NI_NAMEREQD)
@@ -35,12 +30,3 @@ class HostNames:
         except (OSError, TimeoutError) as error:
             log.debug(event("listener.no_host_name", address=host, error=error))
             return host
-        finally:
-            self._waiting -= 1
-            if not self._waiting:
-                self._idle.set()
-
-    async def idle(self) -> None:
-        """Waits until no look-up is under way."""
-        await self._idle.wait()
-        await asyncio.sleep(0)  # for what was waiting for the last of them

@@ -123,6 +123,7 @@ class Senders:
         self._strangers: dict[tuple[SenderClass, bool], Sender] = {}
         self._turn_at = time.monotonic() + _TURN
         self._names = HostNames()
+        self._naming: set[asyncio.Task[None]] = set()
         self._held_bytes = 0
         self._logs = {reason: Every(_LOG_SECONDS) for reason in DROPS}
 
@@ -202,6 +203,8 @@ class Senders:
         elif allowed and self._settings.sender_tag is SenderTag.HOST:
             sender.held = []
             sender.naming = asyncio.get_running_loop().create_task(self._name(sender))
+            self._naming.add(sender.naming)
+            sender.naming.add_done_callback(self._naming.discard)
         return sender
 
     def _judge(self, key: str) -> tuple[SenderClass, bool, str]:
@@ -263,7 +266,8 @@ class Senders:
 
     async def settle(self) -> None:
         """Waits for the names that are being looked up, and takes what was held."""
-        await self._names.idle()
+        if self._naming:
+            await asyncio.wait(self._naming)
 
     # ------------------------------------------------------------------ status
 
