@@ -38,6 +38,8 @@ KEEPING = Profile(keep_container=True)
 METERS = Profile(meters=True)
 BARE = Profile(bare_names=True)
 RAW_NAMES = Profile(naming=Naming.KEEP)
+STRICT_NAMES = Profile(naming=Naming.STRICT)
+TAGGED = Profile(prefix="web.", tags=("env:prod", "bare"), dialects=frozenset({Dialect.INFLUX}))
 COARSE_RATES = Profile(min_sample_rate=1e-6)
 
 Totals = dict[str, Any]
@@ -97,6 +99,18 @@ NAMES = [
     Row(b"foo  bar:1|c", {"cfoo_bar": 1}),
     Row(b"foo/bar:1|c", {"cfoo-bar": 1}),
     Row(b"foo bar/x:1|c", {"cfoo bar/x": 1}, profile=RAW_NAMES),
+    Row(b"foo-bar_x.y9:1|c", {"cfoo-bar_x.y9": 1}, profile=STRICT_NAMES),
+    refused(b"foo bar:1|c", "bad_name", profile=STRICT_NAMES),
+    refused(b"foo/bar:1|c", "bad_name", profile=STRICT_NAMES),
+    refused("föö:1|c".encode(), "bad_name", profile=STRICT_NAMES),
+    refused(b"f\0o:1|c", "control_char", profile=STRICT_NAMES),
+    # what a listener adds
+    Row(b"foo:1|c", {"cweb.foo|#bare,env:prod": 1}, profile=TAGGED),
+    Row(b"foo:1|c|#env:test", {"cweb.foo|#bare,env:test": 1}, profile=TAGGED),
+    Row(b"foo:1|c|#bare:1", {"cweb.foo|#bare:1,env:prod": 1}, profile=TAGGED),
+    Row(b"foo,env=dev:1|c", {"cweb.foo|#bare,env:dev": 1}, profile=TAGGED),
+    Row(b"foo,env=dev:1|c|#env:test", {"cweb.foo|#bare,env:test": 1}, profile=TAGGED),
+    Row(b"foo:1|c:2|g", {"cweb.foo|#bare,env:prod": 1, "gweb.foo|#bare,env:prod": 2}, profile=TAGGED),
     refused(b"f\xc3\x28:1|c", "invalid_utf8"),
     refused(b"f\0o:1|c", "control_char"),
     refused(b"f\xc2\x85o:1|c", "control_char"),

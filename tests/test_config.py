@@ -81,6 +81,51 @@ def settings(tmp_path: Path, text: str, **environ: str) -> Settings:
         ("listen: udp://h:1", "1:9: listen: must be a list, found 'udp://h:1'"),
         ("listen: [8125]", '1:10: listen[0]: must be an address like "udp://localhost:8125", or a mapping'),
         ("listen: ['udp://h:70000']", '1:10: listen[0].url: "udp://h:70000" is not an address: Port out'),
+        (
+            "listen: ['unix:///s']",
+            '1:10: listen[0].url: "unix://" may mean either: write unixgram:// for data',
+        ),
+        (
+            "listen: ['unixgram://s']",
+            '1:10: listen[0].url: "unixgram://s" is not a path in full: write it with th',
+        ),
+        ("listen: ['unixstream:///d/']", '1:10: listen[0].url: "unixstream:///d/" is not a path in full'),
+        (
+            f"listen: ['unixgram:///{'x' * 103}']",
+            "1:10: listen[0].url: the path of a socket has at most 103 bytes",
+        ),
+        ("listen: ['unixgram:///s', 'unixgram:///s']", "1:27: listen: unixgram:///s stands twice"),
+        (
+            "listen: [{url: 'unixgram:///s', mode: 888}]",
+            '1:39: listen[0].mode: "888" is not a file mode: write it in',
+        ),
+        (
+            "listen: [{url: 'udp://h', mode: 0660}]",
+            "1:33: listen[0].mode means nothing to udp (set allow to say",
+        ),
+        (
+            "listen: [{url: 'unixgram:///s', allow: ['::1']}]",
+            "1:40: listen[0].allow means nothing to unixgram (who",
+        ),
+        (
+            "listen: [{url: 'udp://h', tls: {certificate: c}}]",
+            "1:32: listen[0].tls means nothing to udp (only tcp",
+        ),
+        ("listen: [{url: 'tcp://h', tls: {}}]", "1:32: listen[0].tls.certificate is missing"),
+        (
+            "listen: [{url: 'tcp://h', allow: [10.0.0.1/8]}]",
+            '1:35: listen[0].allow[0]: "10.0.0.1/8" has bits behind its mask: write 10.0.0.0/8',
+        ),
+        (
+            "listen: [{url: 'tcp://h', allow: [ten]}]",
+            '1:35: listen[0].allow[0]: "ten" is not a network: write it',
+        ),
+        ("listen: [{url: 'udp://h', prefix: 'a:'}]", "1:35: listen[0].prefix holds what no name can"),
+        ("listen: [{url: 'udp://h', tags: {a: 'b,c'}}]", "1:37: listen[0].tags.a holds what no tag can"),
+        (
+            "listen: [{url: 'udp://h', sender_rate: -1}]",
+            "1:40: listen[0].sender_rate: input should be greater",
+        ),
         ("listen: [{url: 'udp://h', dialects: influx}]", "1:37: listen[0].dialects: must be a list, found"),
         ("embedded: {max_memory: 0}", "1:24: embedded.max_memory: input should be greater than or equal to"),
         ("state_dir: ''", "1:12: state_dir is no path (write a path in full)"),
@@ -175,6 +220,13 @@ def test_home_is_filled_in(tmp_path: Path) -> None:
     assert settings(tmp_path, "state_dir: ~/x", HOME="/h").state_dir == Path("/h/x")
 
 
+@pytest.mark.parametrize("mode", ["0660", "660", "'0660'", "'660'"])
+def test_a_file_mode_is_octal_however_it_is_written(tmp_path: Path, mode: str) -> None:
+    """As chmod reads it: with a zero or without, in quotes or not."""
+    found = settings(tmp_path, f"listen: [{{url: 'unixgram:///s', mode: {mode}}}]").listen[0]
+    assert (found.mode.value, str(found.mode)) == (0o660, "0660")
+
+
 def test_short_and_long_listeners_are_the_same(tmp_path: Path) -> None:
     """A URL alone is the long form with nothing else in it."""
     short = settings(tmp_path, "listen: ['tcp://[::1]:99']")
@@ -184,7 +236,12 @@ def test_short_and_long_listeners_are_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "listen: ['udp://localhost:0', {url: 'tcp://0.0.0.0:1', gauges: dogstatsd, dialects: [influx]}]"],
+    [
+        "",
+        "listen: ['udp://localhost:0', {url: 'tcp://0.0.0.0:1', gauges: dogstatsd, dialects: [influx]}]",
+        "listen: [{url: 'tcp://h', tls: {certificate: /c}, allow: ['::1'], sender_tag: host, tags: {a: b}}]",
+        "listen: [{url: 'unixgram:///s%20%25%3F%2341', mode: 0600, names: strict, sender_rate: 5, prefix: a.}]",
+    ],
 )
 def test_what_is_shown_loads_back_equal(tmp_path: Path, text: str) -> None:
     """`config show` is a configuration."""

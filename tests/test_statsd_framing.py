@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import itertools
+import struct
 
-from collector.statsd.framing import LineStream, split_lines
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.statsd.framing import AutoStream, LineStream, split_lines
 
 LIMIT = 64
 EVENT = b"_e{5,4}:ab\ncd|text"
@@ -93,3 +98,70 @@ def test_a_line_of_just_the_limit_is_kept() -> None:
 def test_datagrams(data: bytes, lines: list[str]) -> None:
     """An event with raw newlines is one line if its lengths fit; else nothing behind it is lost."""
     assert split_lines(data, LIMIT) == lines
+
+
+# ------------------------------------------------------------------ frames
+
+
+def frame(payload: bytes) -> bytes:
+    """DogStatsD's framing of streams."""
+    return struct.pack("<I", len(payload)) + payload
+
+
+def pieces_of(*reads: bytes) -> tuple[list[str], int, bool]:
+    """(lines that a stream of either framing gives, refused ones, whether it is broken)."""
+    stream = AutoStream(LIMIT)
+    pieces = [piece for read in reads for piece in stream.feed(read)]
+    if not stream.framed:
+        pieces.append(stream.end())
+    lines = [line for piece in pieces for line in split_lines(piece, LIMIT) if line]
+    return lines, stream.too_long, stream.broken
+
+
+@pytest.mark.parametrize(
+    ("reads", "lines"),
+    [
+        ([frame(b"a:1|c"), frame(b"b:1|c\n")], ["a:1|c", "b:1|c"]),
+        ([frame(b"a:1|c\nb:1|c") + frame(b"c:1|c")], ["a:1|c", "b:1|c", "c:1|c"]),
+        ([frame(b"a:1|c")[:2], frame(b"a:1|c")[2:6], frame(b"a:1|c")[6:]], ["a:1|c"]),
+        ([frame(b"a:1"), frame(b"|c")], ["a:1", "|c"]),
+        ([frame(EVENT), frame(b"a:1|c")], ["_e{5,4}:ab\ncd|text", "a:1|c"]),
+        ([frame(EVENT)[:14], frame(EVENT)[14:]], ["_e{5,4}:ab\ncd|text"]),
+        ([b"a:1|c\n", b"b:1|c"], ["a:1|c", "b:1|c"]),
+        ([b"a:", b"1|c\n"], ["a:1|c"]),
+        ([b"\n\n", b"\na:1|c\n"], ["a:1|c"]),
+        ([b"a:1"], ["a:1"]),  # less than a header: a line
+    ],
+)
+def test_the_first_bytes_tell_the_framing(reads: list[bytes], lines: list[str]) -> None:
+    """Newlines or lengths, recognised by connection; a frame is read as a datagram is."""
+    assert pieces_of(*reads) == (lines, 0, False)
+
+
+def test_a_length_of_sixteen_megabytes_breaks_the_stream() -> None:
+    """No frame is so long: what follows cannot be told apart and is not read."""
+    assert pieces_of(frame(b"a:1|c") + b"\x00\x00\x00\x01" + frame(b"b:1|c")) == (["a:1|c"], 0, True)
+
+
+def test_a_large_frame_is_not_held() -> None:
+    """Its lines are given as they come, so what a connection holds does not depend on the length it tells."""
+    stream = AutoStream(LIMIT)
+    given = stream.feed(struct.pack("<I", 10_000_000) + b"a:1|c\nb:1")
+    assert given == [b"a:1|c"]
+    assert stream.feed(b"|c\n" + b"l" * 5000) == [b"b:1|c"]
+    assert stream.feed(b"l" * 5000) == []
+    assert stream.too_long == 1
+
+
+TRAFFIC = b"".join(map(frame, (b"a:1|c\nb:2|c", b"", EVENT, b"l" * 100 + b":1|c\nc:3|c", b"d:4|c\n")))
+
+
+@given(cuts=st.lists(st.integers(0, len(TRAFFIC)), max_size=20).map(sorted))
+def test_where_a_stream_of_frames_is_cut_does_not_matter(cuts: list[int]) -> None:
+    """The lines within the limit and the number of the others are the same."""
+    reads = [TRAFFIC[start:end] for start, end in itertools.pairwise([0, *cuts, len(TRAFFIC)])]
+    lines, too_long, broken = pieces_of(*reads)
+    whole = [line for line in lines if len(line) <= LIMIT]
+    assert whole == ["a:1|c", "b:2|c", "_e{5,4}:ab\ncd|text", "c:3|c", "d:4|c"]
+    assert too_long + len(lines) - len(whole) == 1
+    assert not broken

@@ -80,7 +80,8 @@ class Address:
 
     def __str__(self) -> str:
         if self.unix:
-            return f"{self.scheme}://{self.path}"
+            path = self.path.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+            return f"{self.scheme}://{path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
