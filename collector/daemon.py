@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import resource
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -49,6 +50,7 @@ _LAG_TICK: Final = 0.02  # seconds; a longer hold of the event loop shows as lat
 _STOP_SECONDS: Final = 15.0  # for the last flush to be confirmed; systemd waits 90 s, Docker 10
 _GC_THRESHOLDS: Final = (10_000, 1000, 1000)  # 10,000 young objects are looked at in a millisecond
 _RESTART_PAUSE: Final = 1.0  # seconds before an embedded server that ended is started again
+_DESCRIPTORS: Final = 65536
 _REFUSED_LOG_SECONDS: Final = 60.0  # one line a reason and minute
 
 
@@ -65,6 +67,14 @@ def run(settings: Settings, *, require_native: bool = False) -> int:
         log.error(event("collector.failed", problem=error.problem, remedy=error.remedy))
         return EXIT_START_FAILED
     return EXIT_OK
+
+
+def _raise_descriptor_limit() -> None:
+    """As many descriptors as the system allows: the usual 1024 are fewer than connections may come."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _tame_garbage_collection() -> None:
@@ -120,6 +130,7 @@ class Daemon:
     async def run(self) -> None:
         """Starts everything, waits for the signal, stops everything."""
         self._watch_signals()
+        _raise_descriptor_limit()
         log.info(event("collector.start", version=__version__, engine=self.engine.name, note=_ENGINE_NOTE))
         async with contextlib.AsyncExitStack() as stack:
             client = await stack.enter_async_context(self._store())

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import uvloop
 
+from collector.addresses import Address
 from collector.engine import Limits, PureEngine
 from collector.listeners import Listener, ListenerSettings, create
-from collector.listeners.addresses import Address
 from collector.model import CounterPoint
 
 NOW = 1_000_000_000.0  # the listeners' wall clock, so that all samples fall into one window

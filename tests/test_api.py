@@ -19,6 +19,7 @@ import pytest
 import uvloop
 from aiohttp import web
 
+from collector.addresses import Address
 from collector.api import create_app
 from collector.api.app import ERRORS
 from collector.embedded import EmbeddedServer
@@ -26,7 +27,6 @@ from collector.engine import Engine, Limits, PureEngine
 from collector.errors import StoreError
 from collector.http_settings import HostPort, HttpSettings
 from collector.listeners import Listener, ListenerSettings, create
-from collector.listeners.addresses import Address
 from collector.model import Kind, Number, Series
 from collector.sketch import Sketch, bin_bounds, bin_index
 from collector.store.keys import KeySpace

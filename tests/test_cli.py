@@ -10,7 +10,9 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -189,6 +191,51 @@ def test_send_refuses_what_the_server_would() -> None:
         assert receive_udp(sock) == [b"a:1|c\nbad"]
 
 
+@pytest.mark.parametrize("scheme", ["unixgram", "unixstream"])
+def test_send_to_unix_sockets(scheme: str) -> None:
+    """A path instead of a host; without a socket there, exit code 69."""
+    kind = socket.SOCK_DGRAM if scheme == "unixgram" else socket.SOCK_STREAM
+    with TemporaryDirectory(prefix="c") as directory, socket.socket(socket.AF_UNIX, kind) as sock:
+        to = f"{scheme}://{directory}/s.sock"
+        assert run("send", "--to", to, "a:1|c").returncode == 69
+        sock.bind(f"{directory}/s.sock")
+        if kind == socket.SOCK_STREAM:
+            sock.listen()
+        done = run("send", "--to", to, "a:1|c", "b:2|c")
+        assert (done.returncode, to in done.stderr) == (0, True)
+        with sock.accept()[0] if kind == socket.SOCK_STREAM else nullcontext(sock) as source:
+            assert source.recv(100).rstrip() == b"a:1|c\nb:2|c"
+
+
+@pytest.mark.parametrize("command", ["parse", "send"])
+def test_an_event_with_a_raw_newline_is_one_line(command: str) -> None:
+    """As the daemon reads it, from the arguments and from stdin."""
+    event = "_e{5,4}:ab\ncd|text"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        to = ["--to", f"127.0.0.1:{sock.getsockname()[1]}"] if command == "send" else []
+        for arguments, stdin in (([event], ""), ([], event + "\n")):
+            done = run(command, *to, *arguments, stdin=stdin)
+            assert done.returncode == 0
+            assert "refused" not in done.stdout + done.stderr
+            if command == "send":
+                assert receive_udp(sock) == [event.encode()]
+
+
+def test_parse_explains_lines_as_they_come() -> None:
+    """In a pipe the first answer does not wait for the last line."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "collector", "parse"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(b"a:1|c\n")
+        process.stdin.flush()
+        assert b"counter" in process.stdout.readline()
+        process.stdin.close()
+        assert process.wait(30) == 0
+
+
 @pytest.mark.parametrize("scheme", ["udp", "tcp"])
 def test_send_tells_when_nobody_listens(scheme: str) -> None:
     """Exit code 69 and the address."""
@@ -200,7 +247,7 @@ def test_send_tells_when_nobody_listens(scheme: str) -> None:
     assert f"{scheme}://127.0.0.1:{port}" in done.stderr
 
 
-@pytest.mark.parametrize("to", ["udp://127.0.0.1:99999", "udp://127.0.0.1:0", "udp://127.0.0.1", "x://a:1"])
+@pytest.mark.parametrize("to", ["udp://127.0.0.1:99999", "udp://127.0.0.1:0", "unixgram://s", "x://a:1"])
 def test_send_refuses_an_address_that_is_none(to: str) -> None:
     """Exit code 2: a port above 65535 would wrap around to another server's."""
     done = run("send", "--to", to, "a:1|c")

@@ -28,10 +28,10 @@ from rig import (
     send_udp,
 )
 
+from collector.addresses import Address
 from collector.engine import Limits, PureEngine
 from collector.errors import OperatorError
 from collector.listeners import ListenerSettings, create
-from collector.listeners.addresses import Address
 from collector.listeners.base import profile_of
 from collector.model import GaugeMode, GaugePoint
 from collector.statsd.names import Dialect, Naming

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rig import NOW, both_loops, closed_by_peer, connect, eventually, linux_only, listening, run
 
+from collector.addresses import Address, Network
 from collector.engine import Limits, PureEngine
 from collector.listeners import senders as senders_module
-from collector.listeners.addresses import Address, Network
 from collector.listeners.base import profile_of
 from collector.listeners.senders import Budget, SenderClass, Senders
 from collector.listeners.settings import PUBLIC_RATE, ListenerSettings, SenderTag

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import uvloop
 
+from collector.addresses import Address
 from collector.engine import Engine, Limits, PureEngine
 from collector.listeners import Listener, ListenerSettings, create
-from collector.listeners.addresses import Address
 from collector.statsd.refusal import ODD, REASONS
 from collector.store.keys import KeySpace
 from collector.store.writer import Writer

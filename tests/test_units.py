@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from collector.addresses import Address
 from collector.http_settings import HostPort
-from collector.listeners.addresses import Address
 from collector.logfmt import Every, event
 from collector.units import format_duration, format_size, parse_duration, parse_size
 

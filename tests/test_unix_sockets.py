@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rig import Rig, both_loops, eventually, linux_only, listening, run
 
+from collector.addresses import FileMode
 from collector.engine import Limits
 from collector.errors import OperatorError
-from collector.listeners.addresses import FileMode
 
 KINDS = {"unixgram": socket.SOCK_DGRAM, "unixstream": socket.SOCK_STREAM}
 both_kinds = pytest.mark.parametrize("scheme", list(KINDS))
@@ -357,7 +357,7 @@ def test_daemons_that_start_at_once_do_not_take_each_others_path(directory: Path
     code = (
         "import sys\n"
         "from collector.listeners import unix\n"
-        "from collector.listeners.addresses import Address, FileMode\n"
+        "from collector.addresses import Address, FileMode\n"
         "from collector.errors import OperatorError\n"
         "sys.stdin.readline()\n"
         "try:\n"

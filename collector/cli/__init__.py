@@ -2,7 +2,8 @@
 
     base        exit codes, and how a daemon is asked over HTTP
     explain     a line, part by part, or a caret under its fault
-    lines       parse, send
+    lines       parse
+    sending     send
     asking      query, metrics, status, health
     settings    config check, init, show, schema
 
@@ -17,7 +18,8 @@ import click
 
 from collector import __version__
 from collector.cli.asking import health, metrics, query, status
-from collector.cli.lines import parse, send
+from collector.cli.lines import parse
+from collector.cli.sending import send
 from collector.cli.settings import config, config_file, loaded
 
 __all__ = ["main"]

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
+from collector.addresses import Address
 from collector.config.problems import Problem
 from collector.config.settings import Settings
 from collector.config.source import Source
-from collector.listeners.addresses import Address
 from collector.listeners.settings import ONLY_OF
 from collector.statsd.names import clean_tag
 from collector.store import settings as store

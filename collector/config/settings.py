@@ -10,10 +10,10 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from pydantic import AfterValidator
 
+from collector.addresses import Address
 from collector.embedded import EmbeddedSettings
 from collector.engine import Limits
 from collector.http_settings import HttpSettings
-from collector.listeners.addresses import Address
 from collector.listeners.settings import ListenerSettings
 from collector.store.settings import BacklogSettings, StoreSettings
 from collector.units import DURATION

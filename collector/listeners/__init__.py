@@ -1,6 +1,5 @@
 """Where lines arrive: sockets on one side, `engine.ingest` on the other.
 
-addresses     how addresses, networks and file modes are written
 settings      what a listener is told
 hostnames     IP addresses to names
 senders       who is heard, how much of each is taken, how a sender's lines are tagged

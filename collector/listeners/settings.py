@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from annotated_types import Ge, Gt, Le
 
-from collector.listeners.addresses import Address, FileMode, Network
+from collector.addresses import Address, FileMode, Network
 from collector.model import GaugeMode
 from collector.statsd.names import Dialect, Naming
 from collector.units import DURATION, SIZE

@@ -9,8 +9,8 @@ import struct
 import sys
 from typing import Any, Final
 
+from collector.addresses import Address
 from collector.errors import OperatorError
-from collector.listeners.addresses import Address
 from collector.logfmt import event
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from collector.addresses import Address, FileMode
 from collector.errors import OperatorError
-from collector.listeners.addresses import Address, FileMode
 
 BACKLOG: Final = 1024
 CREDENTIALS: Final = struct.Struct("=iII")  # Linux: struct ucred: pid, uid, gid

@@ -1,4 +1,4 @@
-"""Addresses as a listener's settings write them: where it listens, whom it hears, who may open its socket."""
+"""Addresses, networks and file modes as people write them."""
 
 from __future__ import annotations
 
