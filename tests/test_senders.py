@@ -159,10 +159,16 @@ def test_a_sender_gets_its_rate_and_no_more() -> None:
     taken = 0
     for tick in range(200):  # two seconds, ten times the rate
         for _ in range(10):
-            if budget.admits(5.0 + tick / 100, 1000):
+            budget.fill(5.0 + tick / 100, 1000)
+            if budget.credit > 0:
                 taken += 10
                 budget.credit -= 10
     assert 2900 <= taken <= 3100
+    before = budget.credit
+    budget.fill(1.0, 1000)  # the clock steps back: nothing is given, and it goes on from there
+    assert budget.credit == before
+    budget.fill(1.5, 1000)
+    assert budget.credit == pytest.approx(before + 500)
 
 
 def test_addresses_of_one_ipv6_site_share_a_budget() -> None:

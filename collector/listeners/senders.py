@@ -60,13 +60,12 @@ class Budget:
     """A token bucket: lines that may come now. It may be overdrawn by one datagram."""
 
     credit: float
-    at: float  # monotonic seconds of the last look
+    at: float  # Unix seconds of the last filling
 
-    def admits(self, now: float, rate: int) -> bool:
-        """Whether more may come; it fills by `rate` lines a second, up to one second's worth."""
-        self.credit = min(float(rate), self.credit + (now - self.at) * rate)
+    def fill(self, now: float, rate: int) -> None:
+        """Adds `rate` lines a second, up to one second's worth; a clock that steps back adds nothing."""
+        self.credit = min(float(rate), self.credit + max(0.0, now - self.at) * rate)
         self.at = now
-        return self.credit > 0
 
 
 @dataclass(slots=True, eq=False)
@@ -151,14 +150,18 @@ class Senders:
         if not sender.allowed:
             self._drop("not_allowed", sender, data)
             return 0
-        if self._rate and not sender.budget.admits(time.monotonic(), self._rate):
-            self._drop("sender_rate", sender, data)
-            return 0
+        budget = sender.budget
+        if self._rate:
+            if budget.at != now:  # many datagrams come at one time
+                budget.fill(now, self._rate)
+            if budget.credit <= 0:
+                self._drop("sender_rate", sender, data)
+                return 0
         if sender.held is not None:
             self._hold(sender, data, peer)
             return 0
         lines = self._engine.ingest(sender.profile, data, peer, now)
-        sender.budget.credit -= lines
+        budget.credit -= lines
         return lines
 
     def _drop(self, reason: str, sender: Sender, data: bytes) -> None:
@@ -195,7 +198,7 @@ class Senders:
             return self._stranger(kind, allowed)
         budget = self._budgets.get(site)
         if budget is None:
-            budget = self._budgets[site] = Budget(float(self._rate), now)
+            budget = self._budgets[site] = Budget(float(self._rate), self._clock())
         sender = Sender(key, kind, allowed, budget, self.shared_profile)
         self._table[key] = sender
         if allowed and self._settings.sender_tag is SenderTag.ADDRESS:
@@ -225,7 +228,7 @@ class Senders:
         """Who stands for all that the table has no room for."""
         found = self._strangers.get((kind, allowed))
         if found is None:
-            budget = Budget(float(self._rate), time.monotonic())
+            budget = Budget(float(self._rate), self._clock())
             found = Sender(f"others ({kind})", kind, allowed, budget, self.shared_profile)
             self._strangers[kind, allowed] = found
         return found
