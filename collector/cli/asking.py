@@ -154,17 +154,30 @@ def _status(found: dict[str, Any]) -> str:
         f" {flushes['last_seconds']:.3f} s; longest hold of the loop {flushes['loop_lag_max'] * 1000:.0f} ms",
     ]
     for one in found["listeners"]:
-        rows.append(f"listener  {', '.join(one['addresses'])}: {one['lines']} lines")
-        if one.get("kernel_drops"):
-            rows.append(
-                f"  DATA LOSS: the kernel dropped {one['kernel_drops']} datagrams: raise receive_buffer"
-            )
+        rows += _listener_rows(one)
     for reason, count in store["lost"].items():
         rows.append(f"DATA LOSS {reason}: {count}")
     if found["rejected"]:
         reasons = ", ".join(f"{reason} {count}" for reason, count in found["rejected"].items())
         rows.append(f"refused   {reasons} (collector status --rejected shows lines)")
     return "\n".join(rows)
+
+
+def _listener_rows(listener: dict[str, Any]) -> list[str]:
+    """A listener, and what was lost at it."""
+    connections = f", {listener['connections']} connections" if "connections" in listener else ""
+    rows = [f"listener  {', '.join(listener['addresses'])}: {listener['lines']} lines{connections}"]
+    if listener["kernel_drops"]:
+        count = listener["kernel_drops"]
+        rows.append(f"  DATA LOSS: the kernel dropped {count} datagrams: raise receive_buffer")
+    for reason, count in listener["dropped"].items():
+        rows.append(f"  DATA LOSS: {count} lines dropped: {reason}")
+    if listener["dropped"]:
+        most = ", ".join(f"{one['sender']} ({one['lines']})" for one in listener["dropped_most"][:3])
+        rows.append(f"  most of them from {most}")
+    for reason, count in listener.get("refused_connections", {}).items():
+        rows.append(f"  DATA LOSS: {count} connections not let in: {reason}")
+    return rows
 
 
 @click.command()
