@@ -28,7 +28,7 @@ CALM_ADDRESS = "127.0.0.2"  # every 127.x.y.z is this machine on Linux
 BAD_ADDRESS = "127.0.0.66"
 CONFIG = """\
 listen:
-  - {{{{url: "udp://127.0.0.1:0", sender_rate: 20000}}}}
+  - {{{{url: "udp://127.0.0.1:0", sender_rate: 3000}}}}
   - {{{{url: "tcp://127.0.0.1:0", sender_rate: 20000, max_connections: 100}}}}
   - {{{{url: "unixgram://{room}/g.sock", sender_rate: 1000000}}}}
   - {{{{url: "unixstream://{room}/s.sock", max_connections: 100}}}}
