@@ -47,6 +47,10 @@ run: $(INSTALLED) ## run the collector with config/collector.yaml (CONFIG=... fo
 test: $(INSTALLED) $(DEV) ## run the tests (ARGS=... goes to pytest)
 	$(PY) -m pytest -n auto $(ARGS)
 
+.PHONY: clients
+clients: $(MADE) ## install the clients that the tests use, each in an environment of its own
+	$(PY) tests/clients/install.py
+
 .PHONY: lint
 lint: $(INSTALLED) $(DEV) ## check style and types
 	$(PY) -m ruff check
@@ -79,7 +83,7 @@ lock: $(MADE) ## write the lock files anew (ARGS=--upgrade for the newest versio
 
 .PHONY: clean
 clean: ## remove .venv and everything that was built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .clients build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f collector/engine/_core.c collector/engine/_core*.so
 	find collector tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
