@@ -123,6 +123,21 @@ def test_a_stop_takes_what_was_sent_and_refuses_what_comes(loop: str, directory:
     run(loop, main())
 
 
+@linux_only
+def test_a_short_queue_is_told_with_the_remedy(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Linux holds ten datagrams unless it is told otherwise: a burst makes clients wait, or drop."""
+
+    async def main() -> None:
+        async with listening(f"unixgram://{directory}/s.sock"):
+            pass
+
+    run("uvloop", main())
+    length = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
+    warned = [record.message for record in caplog.records if "listener.short_queue" in record.message]
+    assert len(warned) == (length < 128)
+    assert all(f"datagrams={length}" in line and "max_dgram_qlen=4096" in line for line in warned)
+
+
 # ------------------------------------------------------------------ streams
 
 

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _LARGEST: Final = 65536  # bytes; over IPv4 no datagram has more than 65507
 _SMALLEST: Final = 512  # bytes of a receive buffer that even an empty datagram takes; Linux: about 768
+_SHORT_QUEUE: Final = 128  # datagrams; Linux' own default is ten, systemd sets 512
 _CREDENTIALS: Final = 64  # bytes for what the kernel says of a unix datagram's process
 _TURN: Final = 0.005  # seconds of receiving before the event loop goes round
 _DRAIN: Final = 5.0  # seconds that a stop waits at most, for a socket that only gives errors
@@ -84,7 +85,11 @@ class DatagramListener(Listener):
         granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         self._sockets = (_Socket(sock, granted, receive),)
         self.addresses.append(self.url)
-        log.info(event("listener.open", url=self.url, mode=self.settings.mode))
+        queue = unix.queue_length()
+        log.info(event("listener.open", url=self.url, mode=self.settings.mode, queue=queue))
+        if queue is not None and queue < _SHORT_QUEUE:  # senders of a burst wait, or drop
+            remedy = "sysctl -w net.unix.max_dgram_qlen=4096, then start again"
+            log.warning(event("listener.short_queue", url=self.url, datagrams=queue, remedy=remedy))
 
     # ------------------------------------------------------------------ receiving
 

@@ -25,6 +25,7 @@ from collector.errors import OperatorError
 
 BACKLOG: Final = 1024
 CREDENTIALS: Final = struct.Struct("=iII")  # Linux: struct ucred: pid, uid, gid
+_QUEUE: Final = Path("/proc/sys/net/unix/max_dgram_qlen")
 _DIRECTORY_MODE: Final = 0o755
 _NOT_YET: Final = 0o600  # of the file until its mode is set; no wider moment in between
 
@@ -114,6 +115,14 @@ def _make_way(address: Address, path: Path, kind: socket.SocketKind) -> None:
 def _identity(path: Path) -> tuple[int, int]:
     found = path.lstat()
     return found.st_dev, found.st_ino
+
+
+def queue_length() -> int | None:
+    """How many datagrams a unix socket of this system holds until they are taken, where that is told."""
+    try:
+        return int(_QUEUE.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def peer_process(sock: socket.socket) -> int | None:
