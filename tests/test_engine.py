@@ -357,3 +357,16 @@ def test_names_are_not_merged_and_kinds_are_kept_apart() -> None:
     made = engine()
     send(made, "föö:1|c", "fää:2|c", "a:1|c", "a:2|g", "a:3|c|#x:1")
     assert gathered(made) == {"cföö": 1, "cfää": 2, "ca": 1, "ga": 2, "ca|#x:1": 3}
+
+
+def test_a_profile_that_is_given_up_leaves_what_came_for_it() -> None:
+    """Its lines stay in the open window, and its number never means another one's heads."""
+    made = engine(PLAIN)
+    old = made.add_profile(Profile(tags=("sender:a",)))
+    send(made, "hits:1|c", "hits:2|c", profile=old)
+    made.forget_profile(old)
+    new = made.add_profile(Profile(tags=("sender:b",)))
+    assert new not in (0, old)
+    send(made, "hits:4|c", profile=new)
+    send(made, "hits:8|c")
+    assert gathered(made) == {"chits|#sender:a": 3, "chits|#sender:b": 4, "chits": 8}

@@ -157,6 +157,25 @@ def test_a_stop_takes_what_tls_clients_have_sent(loop: str, authority: Authority
     run(loop, main())
 
 
+@both_loops
+def test_a_stop_does_not_wait_for_a_silent_handshake(loop: str, authority: Authority) -> None:
+    """A client that connects and says nothing delays it by seconds, not until its own time is up."""
+
+    async def main() -> None:
+        async with listening("tcp://127.0.0.1:0", tls=authority.server()) as rig:
+            before = descriptors()
+            with socket.create_connection(("127.0.0.1", rig.port())):
+                await eventually(lambda: rig.listener.status()["connections"] == 1, "the connection")
+                started = asyncio.get_running_loop().time()
+                await rig.listener.drain()
+                assert asyncio.get_running_loop().time() - started < 5
+                assert rig.listener.status()["connections"] == 0
+            # libuv opens /dev/null once, the first time that it closes a handshake
+            await eventually(lambda: descriptors() <= before + 1, "descriptors")
+
+    run(loop, main())
+
+
 def test_a_renewed_certificate_is_shown_to_new_clients(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:

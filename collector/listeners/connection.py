@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import fcntl
 import logging
 import socket
@@ -94,6 +95,12 @@ class Connection(asyncio.BufferedProtocol):
                 log.debug(event("listener.connection_failed", error=error))
             self.finish()
             self._sock.close()
+
+    def give_up(self) -> None:
+        """Ends a handshake. To cancel it would leave the event loop with the descriptor."""
+        if self._transport is None:
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)

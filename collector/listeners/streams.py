@@ -35,6 +35,7 @@ CLOSED: Final = ("idle", "crowded", "framing")  # why one was ended from here
 _READ: Final = 256 * 1024  # bytes read at a time
 _ACCEPTED_AT_ONCE: Final = 64  # before the event loop goes round
 _ACCEPT_PAUSE: Final = 1.0  # seconds, as in asyncio, until it is tried again without free descriptors
+_LAST_HANDSHAKES: Final = 2.5  # seconds of a stop; longer than names are waited for
 _LOG_SECONDS: Final = 60.0
 
 
@@ -56,6 +57,7 @@ class StreamListener(Listener):
         self._sockets: list[socket.socket] = []
         self._file: unix.SocketFile | None = None
         self._accepting = False
+        self._crowd: int | None = None  # connections of the sender who has most, as of this turn
         self._making: set[asyncio.Task[Any]] = set()  # accepted, their transports not yet made
         self._timers: dict[object, asyncio.TimerHandle] = {}  # the sweep, and pauses of a socket
         self._logs = {what: Every(_LOG_SECONDS) for what in (*REFUSED, *CLOSED, "accept")}
@@ -83,6 +85,7 @@ class StreamListener(Listener):
 
     def _accept(self, sock: socket.socket, most: int) -> None:
         """Takes connections that wait at a socket, so many at most."""
+        self._crowd = None
         for _ in range(most):
             try:
                 client, address = sock.accept()
@@ -122,12 +125,15 @@ class StreamListener(Listener):
             return "not_allowed"
         if len(self.connections) < self.settings.max_connections:
             return ""
-        most = max(connection.sender.connections for connection in self.connections)
-        if sender.connections + 1 >= most:  # to take one would only turn the tables
+        if self._crowd is None:  # looked for once a turn, for there may be many places
+            self._crowd = max(connection.sender.connections for connection in self.connections)
+        if sender.connections + 1 >= self._crowd:  # to take one would only turn the tables
             return "full"
-        crowd = (one for one in self.connections if one.sender.connections == most)
-        victim = min(crowd, key=lambda connection: connection.last_data)
-        self._end(victim, "crowded")
+        crowd = [one for one in self.connections if one.sender.connections == self._crowd]
+        self._crowd = None
+        if not crowd:
+            return "full"
+        self._end(min(crowd, key=lambda connection: connection.last_data), "crowded")
         return ""
 
     def _pause_accepting(self, sock: socket.socket, error: OSError) -> None:
@@ -205,8 +211,7 @@ class StreamListener(Listener):
         for sock in self._sockets:
             if sock.fileno() >= 0:
                 self._accept(sock, BACKLOG + 1)  # the kernel lets one more wait
-        if self._making:
-            await asyncio.wait(self._making)
+        await self._stop_making()
         for connection in list(self.connections):
             await connection.drain()
 
@@ -217,11 +222,19 @@ class StreamListener(Listener):
             self._file.remove()
         for sock in self._sockets:
             sock.close()
-        if self._making:
-            await asyncio.wait(self._making)
+        await self._stop_making()
         for connection in list(self.connections):
             connection.close()
         await asyncio.sleep(0)  # transports close their sockets in the next turn of the loop
+
+    async def _stop_making(self) -> None:
+        """Waits for connections that are about to be made; who is silent in his handshake is given up."""
+        if self._making:
+            _, late = await asyncio.wait(self._making, timeout=_LAST_HANDSHAKES)
+            if late:
+                for connection in self.connections:
+                    connection.give_up()
+                await asyncio.wait(late)
 
     def _stop_accepting(self) -> None:
         loop = asyncio.get_running_loop()

@@ -15,6 +15,7 @@ import socket
 import stat
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from collector.errors import OperatorError
 
 BACKLOG: Final = 1024
 CREDENTIALS: Final = struct.Struct("=iII")  # Linux: struct ucred: pid, uid, gid
+_LOCK_SECONDS: Final = 5.0  # that another daemon may take to bind; milliseconds, as a rule
 _QUEUE: Final = Path("/proc/sys/net/unix/max_dgram_qlen")
 _DIRECTORY_MODE: Final = 0o755
 _NOT_YET: Final = 0o600  # of the file until its mode is set; no wider moment in between
@@ -77,7 +79,15 @@ def _alone_in(directory: Path) -> Iterator[None]:
     """One daemon at a time: between the question and the answer nobody may bind. It leaves no lock file."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        end = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
         yield
     finally:
         os.close(descriptor)
