@@ -37,7 +37,7 @@ from collector.engine.accumulators import (
     TimerAccumulator,
 )
 from collector.engine.heads import HeadTable, Resolved
-from collector.engine.interface import Interval, Limits, RefusedLine, Sender
+from collector.engine.interface import Interval, Limits, Reader, RefusedLine, Sender
 from collector.engine.interval import PureInterval
 from collector.model import Kind, Window
 from collector.statsd.events import CHECK, EVENT, parse_check, parse_event
@@ -100,6 +100,7 @@ class PureEngine:
         self.odd: Counter[str] = Counter()
         self.limit_hits: Counter[str] = Counter()
         self.refused: deque[RefusedLine] = deque(maxlen=_KEPT_REFUSED)
+        self.settled: Counter[int] = Counter()
         self._heads = HeadTable(self._limits, self.limit_hits)
         self._profiles: list[Profile] = []
         self._retired: list[Interval] = []
@@ -116,6 +117,14 @@ class PureEngine:
         self._profiles.append(profile)
         self._tables.append(_Tables())
         return len(self._profiles) - 1
+
+    def reader(self, socket: int, wake: int, profile: int, buffer: int) -> Reader | None:
+        """None: Python receives in the event loop."""
+        return None
+
+    def settle(self, most: int) -> bool:
+        """Nothing waits: each line is read when it comes."""
+        return False
 
     # ------------------------------------------------------------------ windows
 
