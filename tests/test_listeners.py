@@ -1,4 +1,4 @@
-"""Listeners: real sockets in front of the Python engine, under both event loops."""
+"""Listeners: real sockets in front of each engine, under both event loops."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from engines import make_engine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +27,8 @@ from collector.listeners.base import profile_of
 from collector.listeners.settings import Address
 from collector.model import CounterPoint, GaugeMode, GaugePoint
 from collector.statsd.names import Dialect
+
+pytestmark = pytest.mark.usefixtures("each_engine")
 
 NOW = 1_000_000_000.0  # the listeners' wall clock, so that all samples fall into one window
 DEADLINE = 20.0
@@ -105,7 +108,7 @@ async def eventually(condition: Callable[[], bool], what: str, shown: Callable[[
 async def listening(url: str, limits: Limits | None = None, **options: Any) -> AsyncIterator[Rig]:
     """A listener with an engine of its own, closed at the end."""
     limits = limits or Limits()
-    engine = PureEngine(NOW, limits=limits)
+    engine = make_engine(NOW, limits=limits)
     found = create(ListenerSettings(url=Address.parse(url), **options), engine, limits, lambda: NOW)
     try:
         await found.open()
@@ -309,7 +312,7 @@ def test_several_listeners_feed_one_engine_with_profiles_of_their_own() -> None:
 
     async def main() -> None:
         limits = Limits()
-        engine = PureEngine(NOW, limits=limits)
+        engine = make_engine(NOW, limits=limits)
         both = [
             create(
                 ListenerSettings(url=Address.parse("udp://127.0.0.1:0"), gauges=mode),

@@ -14,6 +14,7 @@ No socket, clock, logger or store: `now` is an argument.
 from collector.engine.interface import Engine, Interval, Limits, Reader, RefusedLine
 from collector.engine.pure import PureEngine
 
+# By name, the one to be preferred first.
 try:
     from collector.engine.native import NativeEngine
 except ImportError as error:  # not built in this installation

@@ -143,6 +143,7 @@ cdef extern from "reader.h" nogil:
         pass
     reader_t *reader_start(core_t *, int, int, uint32_t, size_t)
     void reader_end(reader_t *, int)
+    void reader_join(reader_t *)
     void reader_free(reader_t *)
 
 cdef extern from "face.h" nogil:
@@ -568,6 +569,7 @@ cdef class Reader:
 
     cdef reader_t *reader
     cdef Core owner
+    cdef tuple last  # counts, once it is closed
 
     def __cinit__(self, Core owner, int socket, int wake, uint32_t profile, size_t buffer):
         """`wake` is an eventfd that is written to when the core's queue holds something; OSError otherwise."""
@@ -581,14 +583,20 @@ cdef class Reader:
 
     def end(self, bint at_once):
         """Tells the thread to end: at once, or when it has taken what the kernel holds. Does not wait."""
-        reader_end(self.reader, 2 if at_once else 1)
+        if self.reader != NULL:
+            reader_end(self.reader, 2 if at_once else 1)
 
     def close(self):
         """Ends the thread and waits for that."""
         cdef reader_t *reader = self.reader
-        self.reader = NULL
+        if reader == NULL:
+            return
+        reader_end(reader, 2)
         with nogil:
-            reader_free(reader)
+            reader_join(reader)
+        self.last = self.counts()
+        self.reader = NULL
+        reader_free(reader)
 
     @property
     def ended(self):
@@ -597,4 +605,6 @@ cdef class Reader:
     def counts(self):
         """(datagrams, bytes, lines, naps, errors); the lines are those that were not queued for Python."""
         cdef int n
+        if self.reader == NULL:
+            return self.last
         return tuple([reader_count(self.reader, n) for n in range(5)])

@@ -214,11 +214,17 @@ void reader_end(reader *reader, int how)
     if (write(reader->control, &one, sizeof one) < 0) return; /* full: it was told before */
 }
 
+void reader_join(reader *reader)
+{
+    if (!reader->joined) pthread_join(reader->thread, NULL);
+    reader->joined = 1;
+}
+
 void reader_free(reader *reader)
 {
     if (!reader) return;
     reader_end(reader, 2);
-    pthread_join(reader->thread, NULL);
+    reader_join(reader);
     reader_discard(reader);
 }
 
@@ -233,6 +239,8 @@ reader *reader_start(core *core, int socket, int wake, uint32_t profile, size_t 
 }
 
 void reader_end(reader *reader, int how) { (void)reader, (void)how; }
+
+void reader_join(reader *reader) { (void)reader; }
 
 void reader_free(reader *reader) { free(reader); }
 

@@ -18,6 +18,7 @@ typedef struct reader {
     atomic_int ended;
     atomic_uint_fast64_t packets, bytes, lines, naps, errors;
     pthread_t thread;
+    int joined;
     struct batch *batch;
 } reader;
 
@@ -25,7 +26,9 @@ typedef struct reader {
 reader *reader_start(core *core, int socket, int wake, uint32_t profile, size_t buffer);
 /* Tells the thread to end, without waiting for it. */
 void reader_end(reader *reader, int how);
-/* Waits for the end of the thread and frees all. */
+/* Waits for the end of the thread, which must have been told. */
+void reader_join(reader *reader);
+/* Ends the thread if it has not ended yet, and frees all. */
 void reader_free(reader *reader);
 
 #endif
