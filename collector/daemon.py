@@ -27,7 +27,7 @@ from collector import __version__
 from collector.api import create_app
 from collector.config import Settings
 from collector.embedded import EmbeddedServer
-from collector.engine import Engine, Interval, PureEngine
+from collector.engine import ENGINES, WITHOUT_CORE, Engine, Interval
 from collector.errors import OperatorError
 from collector.listeners import Listener, create
 from collector.logfmt import Every, event
@@ -44,7 +44,7 @@ EXIT_OK: Final = 0
 EXIT_START_FAILED: Final = 75  # EX_TEMPFAIL: not a fault of the configuration, worth another try
 
 CHUNK: Final = 200  # points encoded before the event loop gets its turn: 20 ms on a slow, busy core
-_ENGINE_NOTE: Final = "no compiled core in this installation: the pure-Python engine runs"
+_PURE_NOTE: Final = "no compiled core in this installation: the pure-Python engine runs"
 _TICK: Final = 1.0  # seconds between two looks at what left the engine early
 _LAG_TICK: Final = 0.02  # seconds; a longer hold of the event loop shows as lateness of this timer
 _STOP_SECONDS: Final = 15.0  # for the last flush to be confirmed; systemd waits 90 s, Docker 10
@@ -93,14 +93,14 @@ class Daemon:
 
     def __init__(self, settings: Settings, *, require_native: bool = False) -> None:
         """OperatorError when `require_native` asks for an engine that was not built."""
-        if require_native:
+        if require_native and "native" not in ENGINES:
             raise OperatorError(
                 "this installation has no compiled core and --require-native asks for it",
-                "install a wheel that has one, or leave the option out",
+                f"install a wheel that has one, or leave the option out ({WITHOUT_CORE})",
             )
         self.settings = settings
         self.started = self.clock()
-        self.engine: Engine = PureEngine(
+        self.engine: Engine = next(iter(ENGINES.values()))(
             self.started,
             flush_interval=int(settings.flush_interval),
             idle_expiry=settings.idle_expiry,
@@ -131,7 +131,8 @@ class Daemon:
         """Starts everything, waits for the signal, stops everything."""
         self._watch_signals()
         _raise_descriptor_limit()
-        log.info(event("collector.start", version=__version__, engine=self.engine.name, note=_ENGINE_NOTE))
+        note = {} if "native" in ENGINES else {"note": _PURE_NOTE}
+        log.info(event("collector.start", version=__version__, engine=self.engine.name, **note))
         async with contextlib.AsyncExitStack() as stack:
             client = await stack.enter_async_context(self._store())
             await stack.enter_async_context(self._tasks(self.writer.run(client)))

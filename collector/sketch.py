@@ -39,6 +39,7 @@ RELATIVE_ERROR: Final = (2 ** (1 / SCALE) - 1) / (2 ** (1 / SCALE) + 1)
 # Upper bound of every bin. Looking a value up here costs no more than a logarithm and, unlike one,
 # cannot disagree with the bound by a rounding error.
 _UPPER: Final = [2.0 ** ((index + 1) / SCALE) for index in range(MIN_INDEX, MAX_INDEX + 1)]
+BOUNDS: Final = tuple(_UPPER)
 _LAST: Final = len(_UPPER) - 1
 
 LARGEST: Final = sys.float_info.max

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from engines import make_engine
 
 from collector.addresses import Address
 from collector.engine import Limits, PureEngine
@@ -98,7 +99,7 @@ async def eventually(condition: Callable[[], bool], what: str, shown: Callable[[
 async def listening(url: str, limits: Limits | None = None, **options: Any) -> AsyncIterator[Rig]:
     """A listener with an engine of its own, closed at the end."""
     limits = limits or Limits()
-    engine = PureEngine(NOW, limits=limits)
+    engine = make_engine(NOW, limits=limits)
     found = create(ListenerSettings(url=Address.parse(url), **options), engine, limits, lambda: NOW)
     try:
         await found.open()

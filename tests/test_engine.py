@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import pytest
+from engines import make_engine
 from grammar_table import DOGSTATSD, NOW, PLAIN, TABLE, Row, assert_gathered, named, points, repeated
 
 from collector.engine import Limits, PureEngine
 from collector.model import INT64_MAX, CounterPoint, GaugePoint, SetPoint, TimerPoint
 from collector.statsd.lines import Profile
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 START = 1_000_000_000.0  # the edge of a window of ten seconds
 
 
 def engine(*profiles: Profile, now: float = START, **options: int) -> PureEngine:
     """An engine that knows the profiles, and limits if any are given."""
-    made = PureEngine(now, limits=Limits(**options))
+    made = make_engine(now, limits=Limits(**options))
     for profile in profiles or (PLAIN,):
         made.add_profile(profile)
     return made
@@ -45,7 +48,7 @@ def gathered(made: PureEngine, now: float = START) -> dict[str, object]:
 @pytest.mark.parametrize("times", [1, 3])
 def test_every_line_of_the_grammar_gives_what_it_must(row: Row, times: int) -> None:
     """Sent once it is read in full, sent again it takes the fast path: the same values, every time."""
-    made = PureEngine(NOW, backfill_window=3600)
+    made = make_engine(NOW, backfill_window=3600)
     made.add_profile(row.profile)
     for _ in range(times):
         made.ingest(0, row.data, "test", NOW)
@@ -186,7 +189,7 @@ def test_a_late_flush_doubles_nothing() -> None:
 
 def test_timestamps_choose_the_window() -> None:
     """Within the window of acceptance a sample is stored at its time; outside it is refused."""
-    made = PureEngine(START, backfill_window=60, future_window=20)
+    made = make_engine(START, backfill_window=60, future_window=20)
     made.add_profile(PLAIN)
     at = int(START)
     for stamp in (at - 61, at - 60, at - 5, at, at + 20, at + 21):
@@ -273,7 +276,7 @@ def test_events_beyond_the_limit_are_refused() -> None:
 
 def test_idle_series_are_forgotten_and_come_back() -> None:
     """They make room for others after their expiry; a returning one starts afresh."""
-    made = PureEngine(START, idle_expiry=100, limits=Limits(series=2))
+    made = make_engine(START, idle_expiry=100, limits=Limits(series=2))
     made.add_profile(PLAIN)
     send(made, "a:1|c", "b:1|c", "c:1|c")
     assert (made.series, made.rejected["cardinality"]) == (2, 1)

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from engines import make_engine
 from grammar_table import NOW, STAMP, TABLE, Row, Totals, assert_gathered, named, parsed, points, repeated
 
 from collector.engine import Interval, Limits, PureEngine
@@ -22,6 +23,8 @@ from collector.model import (
 )
 from collector.statsd.lines import Move, Profile
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 SENDER = ("127.0.0.1", 40122)
 START = NOW - NOW % 10
 EDGE = START + 10
@@ -29,7 +32,7 @@ EDGE = START + 10
 
 def engine_of(*profiles: Profile, now: float = NOW, **options: Any) -> PureEngine:
     """An engine with some profiles, or one plain one."""
-    engine = PureEngine(now, **options)
+    engine = make_engine(now, **options)
     for profile in profiles or (Profile(),):
         engine.add_profile(profile)
     return engine

@@ -1,4 +1,4 @@
-"""Listeners: real sockets in front of the Python engine, under both event loops."""
+"""Listeners: real sockets in front of each engine, under both event loops."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import socket
 from contextlib import suppress
 
 import pytest
+from engines import make_engine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rig import (
@@ -29,12 +30,15 @@ from rig import (
 )
 
 from collector.addresses import Address
-from collector.engine import Limits, PureEngine
+from collector.engine import Limits
 from collector.errors import OperatorError
 from collector.listeners import ListenerSettings, create
 from collector.listeners.base import profile_of
 from collector.model import GaugeMode, GaugePoint
 from collector.statsd.names import Dialect, Naming
+
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 
 # ------------------------------------------------------------------ what arrives is counted
 
@@ -179,7 +183,7 @@ def test_several_listeners_feed_one_engine_with_profiles_of_their_own() -> None:
 
     async def main() -> None:
         limits = Limits()
-        engine = PureEngine(NOW, limits=limits)
+        engine = make_engine(NOW, limits=limits)
         both = [
             create(
                 ListenerSettings(url=Address.parse("udp://127.0.0.1:0"), gauges=mode),

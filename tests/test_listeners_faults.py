@@ -25,6 +25,8 @@ from rig import (
 
 from collector.engine import Limits
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+from engines import make_engine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,8 @@ from collector.statsd.names import Dialect
 from collector.statsd.numbers import parse_number
 from collector.statsd.refusal import REASONS, Refusal
 from collector.units import format_duration, parse_duration
+
+pytestmark = pytest.mark.usefixtures("each_engine")
 
 LIMITED = settings(max_examples=300, deadline=None)
 NOW = 1_656_581_405.0
@@ -48,7 +51,7 @@ GOOD_LINE = st.tuples(
 
 def engine(profile: Profile = PROFILES[0]) -> PureEngine:
     """An engine with one profile, in the window of NOW."""
-    made = PureEngine(NOW)
+    made = make_engine(NOW)
     made.add_profile(profile)
     return made
 
@@ -169,7 +172,7 @@ def test_events_and_long_lines_may_be_cut_anywhere(lines: list[bytes], last: byt
     data = b"\n".join(lines) + last
     counted = []
     for step in (size, len(data) or 1):
-        made = PureEngine(NOW, limits=Limits(line=64))
+        made = make_engine(NOW, limits=Limits(line=64))
         made.add_profile(PROFILES[0])
         stream = LineStream(64)
         reads = [stream.feed(data[at : at + step]) for at in range(0, len(data), step)]

@@ -7,6 +7,7 @@ import socket
 from typing import Any
 
 import pytest
+from engines import make_engine
 from rig import NOW, both_loops, closed_by_peer, connect, eventually, linux_only, listening, run
 
 from collector.addresses import Address, Network
@@ -18,7 +19,7 @@ from collector.listeners.settings import PUBLIC_RATE, ListenerSettings, SenderTa
 from collector.model import CounterPoint
 
 # Every 127.x.y.z is this machine on Linux: senders of as many addresses as a test wants.
-pytestmark = linux_only
+pytestmark = [linux_only, pytest.mark.usefixtures("each_engine")]
 
 both_transports = pytest.mark.parametrize("scheme", ["udp", "tcp"])
 
@@ -31,7 +32,7 @@ def networks(*texts: str) -> tuple[Network, ...]:
 def senders(url: str = "udp://0.0.0.0:8125", **options: Any) -> tuple[Senders, PureEngine]:
     """The table of a listener that is not open, and its engine."""
     settings = ListenerSettings(url=Address.parse(url), **options)
-    engine = PureEngine(NOW)
+    engine = make_engine(NOW)
     made = Senders(settings, engine, profile_of(settings, Limits()), lambda: NOW, lambda lines: None)
     return made, engine
 

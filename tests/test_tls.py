@@ -19,6 +19,9 @@ from collector.listeners import tls as tls_module
 from collector.listeners.settings import TlsSettings
 
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
+
 class Authority:
     """A certificate authority for one test."""
 

@@ -25,6 +25,7 @@ from collector.errors import OperatorError
 
 KINDS = {"unixgram": socket.SOCK_DGRAM, "unixstream": socket.SOCK_STREAM}
 both_kinds = pytest.mark.parametrize("scheme", list(KINDS))
+pytestmark = pytest.mark.usefixtures("each_engine")
 
 
 @pytest.fixture

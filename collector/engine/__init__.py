@@ -6,11 +6,22 @@
     accumulators   what one series gathers in one window, by kind
     interval       a window: open while lines arrive, then retired and read out in chunks
     pure           the engine in Python
+    native         the engine over the compiled core: core/, _core.pyx
 
 No socket, clock, logger or store: `now` is an argument.
 """
 
-from collector.engine.interface import Engine, Interval, Limits, RefusedLine
+from collector.engine.interface import Engine, Interval, Limits, Reader, RefusedLine
 from collector.engine.pure import PureEngine
 
-__all__ = ["Engine", "Interval", "Limits", "PureEngine", "RefusedLine"]
+# By name, the one to be preferred first.
+try:
+    from collector.engine.native import NativeEngine
+except ImportError as error:  # not built in this installation
+    ENGINES: dict[str, type[PureEngine]] = {"python": PureEngine}
+    WITHOUT_CORE = str(error)
+else:
+    ENGINES = {"native": NativeEngine, "python": PureEngine}
+    WITHOUT_CORE = ""
+
+__all__ = ["ENGINES", "WITHOUT_CORE", "Engine", "Interval", "Limits", "PureEngine", "Reader", "RefusedLine"]

@@ -82,15 +82,22 @@ class HeadTable:
         if known is not None:
             return known
         if len(self._series) >= self._limits.series:
-            raise Refusal("cardinality", 0, f"limit of {self._limits.series} series", limit="series")
+            raise self.full()
         metric = _metric(series)
-        limit = self._limits.series_per_metric
-        if self._by_metric[metric] >= limit:
-            found = f"limit of {limit} series of one metric"
-            raise Refusal("cardinality", 0, found, limit="series_per_metric")
+        if self._by_metric[metric] >= self._limits.series_per_metric:
+            raise self.metric_full()
         self._by_metric[metric] += 1
         self._series[series.key] = series
         return series
+
+    def full(self) -> Refusal:
+        """Why a new series is refused: there are too many."""
+        return Refusal("cardinality", 0, f"limit of {self._limits.series} series", limit="series")
+
+    def metric_full(self) -> Refusal:
+        """Why a new series is refused: there are too many of its metric."""
+        found = f"limit of {self._limits.series_per_metric} series of one metric"
+        return Refusal("cardinality", 0, found, limit="series_per_metric")
 
     def turn(self) -> None:
         """Forgets the heads and series that were not used since the turn before the last."""

@@ -74,6 +74,27 @@ class Interval(Protocol):
         ...
 
 
+class Reader(Protocol):
+    """A thread that empties a datagram socket into an engine, whatever the event loop is doing."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the thread has ended."""
+        ...
+
+    def end(self, at_once: bool) -> None:
+        """Tells the thread to end: at once, or when it has taken what the kernel holds. Does not wait."""
+        ...
+
+    def close(self) -> None:
+        """Ends the thread and waits for that. The socket stays open."""
+        ...
+
+    def counts(self) -> tuple[int, int, int, int, int]:
+        """(datagrams, bytes, lines, naps, errors); the lines are those that `settled` does not count."""
+        ...
+
+
 class Engine(Protocol):
     """Lines in, intervals out. All counts only ever grow."""
 
@@ -82,6 +103,7 @@ class Engine(Protocol):
     odd: Counter[str]
     limit_hits: Counter[str]
     refused: deque[RefusedLine]  # the last ones, newest last
+    settled: Counter[int]  # lines that a reader left to `settle`, by profile
 
     @property
     def series(self) -> int:
@@ -98,6 +120,18 @@ class Engine(Protocol):
 
     def ingest(self, profile: int, data: bytes, sender: Sender, now: float) -> int:
         """Takes one datagram, or whole lines of a stream; the number of lines that were in it."""
+        ...
+
+    def reader(self, socket: int, wake: int, profile: int, buffer: int) -> Reader | None:
+        """A thread that receives from a datagram socket; None where the engine has none.
+
+        `socket` and `wake` are descriptors; `wake`, an eventfd, is written to when `settle` is to be called.
+        `buffer` is what the kernel holds for the socket, in bytes. OSError if a thread cannot be had.
+        """
+        ...
+
+    def settle(self, most: int) -> bool:
+        """Reads up to `most` of what readers had to leave to Python; whether more waits."""
         ...
 
     def refuse(self, reason: str, line: bytes, sender: Sender, now: float) -> None:

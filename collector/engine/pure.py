@@ -38,7 +38,7 @@ from collector.engine.accumulators import (
     TimerAccumulator,
 )
 from collector.engine.heads import HeadTable, Resolved
-from collector.engine.interface import Interval, Limits, RefusedLine, Sender
+from collector.engine.interface import Interval, Limits, Reader, RefusedLine, Sender
 from collector.engine.interval import PureInterval
 from collector.model import Kind, Window
 from collector.statsd.events import CHECK, EVENT, parse_check, parse_event
@@ -101,6 +101,7 @@ class PureEngine:
         self.odd: Counter[str] = Counter()
         self.limit_hits: Counter[str] = Counter()
         self.refused: deque[RefusedLine] = deque(maxlen=_KEPT_REFUSED)
+        self.settled: Counter[int] = Counter()
         self._heads = HeadTable(self._limits, self.limit_hits)
         self._profiles: dict[int, Profile] = {}
         self._numbers = count()
@@ -122,6 +123,14 @@ class PureEngine:
     def forget_profile(self, number: int) -> None:
         """Gives up a profile; what came for it stays in the open window, its heads are forgotten in time."""
         del self._profiles[number]
+
+    def reader(self, socket: int, wake: int, profile: int, buffer: int) -> Reader | None:
+        """None: Python receives in the event loop."""
+        return None
+
+    def settle(self, most: int) -> bool:
+        """Nothing waits: each line is read when it comes."""
+        return False
 
     # ------------------------------------------------------------------ windows
 

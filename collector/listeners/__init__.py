@@ -7,6 +7,7 @@ sockets       names to addresses, receive buffers, kernel drops
 unix          socket files
 tls           certificates
 base          what every listener has
+threads       threads of the engine that empty datagram sockets
 datagrams     UDP, unix datagrams
 connection    one client of a stream
 streams       TCP, unix streams

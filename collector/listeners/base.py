@@ -30,7 +30,7 @@ def profile_of(settings: ListenerSettings, limits: Limits) -> Profile:
 
 
 class Listener(ABC):
-    """An address that lines arrive at. Counts only ever grow."""
+    """An address that lines arrive at. Counts only ever grow; `_lines` and its kin are the event loop's own."""
 
     def __init__(
         self, settings: ListenerSettings, engine: Engine, limits: Limits, clock: Callable[[], float]
@@ -41,9 +41,9 @@ class Listener(ABC):
         self.engine = engine
         self.clock = clock
         self.addresses: list[str] = []  # as bound, with the real ports
-        self.lines = 0
-        self.packets = 0
-        self.bytes = 0
+        self._lines = 0
+        self._packets = 0
+        self._bytes = 0
         self.senders = Senders(settings, engine, profile_of(settings, limits), clock, self.count_lines)
 
     @property
@@ -56,9 +56,24 @@ class Listener(ABC):
         """What the kernel dropped before it could be received."""
         return 0
 
+    @property
+    def lines(self) -> int:
+        """Lines received, good and bad."""
+        return self._lines
+
+    @property
+    def packets(self) -> int:
+        """Datagrams received, or reads from connections."""
+        return self._packets
+
+    @property
+    def bytes(self) -> int:
+        """Bytes received."""
+        return self._bytes
+
     def count_lines(self, lines: int) -> None:
         """Counts lines that were taken."""
-        self.lines += lines
+        self._lines += lines
 
     @abstractmethod
     async def open(self) -> None:

@@ -1,7 +1,10 @@
-"""UDP and unix datagrams: off the socket into the engine, without asyncio's transport in between.
+"""UDP and unix datagrams: off the socket into the engine.
 
-One wake-up of `add_reader` serves many datagrams, where a protocol would be called for each. The loop is
-bounded in time, so that a flood leaves the flush and the API their turn.
+With the compiled engine a thread of its own empties each socket, unless it matters who sends.
+
+Else the event loop receives, without asyncio's transport in between: one wake-up of `add_reader` serves many
+datagrams, where a protocol would be called for each. That loop is bounded in time, so that a flood leaves the
+flush and the API their turn.
 """
 
 from __future__ import annotations
@@ -16,9 +19,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from collector.engine import Engine, Limits
 from collector.listeners import unix
 from collector.listeners.base import Listener
+from collector.listeners.settings import ListenerSettings
 from collector.listeners.sockets import DropCounter, bind, request_receive_buffer, shown
+from collector.listeners.threads import ReaderThreads
 from collector.logfmt import event
 
 log = logging.getLogger(__name__)
@@ -49,6 +55,13 @@ class DatagramListener(Listener):
     _file: unix.SocketFile | None = None
     _take: Callable[[bytes, Any, float], int]
 
+    def __init__(
+        self, settings: ListenerSettings, engine: Engine, limits: Limits, clock: Callable[[], float]
+    ) -> None:
+        """`clock` tells wall time in seconds."""
+        super().__init__(settings, engine, limits, clock)
+        self._threads = ReaderThreads(engine, self.url, self.senders.shared_profile)
+
     async def open(self) -> None:
         """Binds and starts to receive; OperatorError if the address cannot be had."""
         if self.settings.url.unix:
@@ -57,7 +70,10 @@ class DatagramListener(Listener):
             self._open_udp()
         loop = asyncio.get_running_loop()
         for one in self._sockets:
-            loop.add_reader(one.sock.fileno(), self._receive, one, _TURN)
+            # A unix socket holds a few datagrams and makes its senders wait: never to be left for a while.
+            buffer = one.granted if one.drops else 0
+            if self.senders.matter or not self._threads.start(one.sock, buffer):
+                loop.add_reader(one.sock.fileno(), self._receive, one, _TURN)
 
     def _open_udp(self) -> None:
         wanted = self.settings.receive_buffer
@@ -118,9 +134,9 @@ class DatagramListener(Listener):
             lines += take(data, peer, now)
             if time.monotonic() > end:
                 break
-        self.packets += packets
-        self.bytes += received
-        self.lines += lines
+        self._packets += packets
+        self._bytes += received
+        self._lines += lines
         return emptied
 
     def _ingest(self) -> Callable[[bytes, Any, float], int]:
@@ -145,6 +161,21 @@ class DatagramListener(Listener):
         return 1 + (ingest(data[:end], sender, now) if end else 0)
 
     @property
+    def lines(self) -> int:
+        """Lines received, good and bad."""
+        return self._lines + self._threads.counts()[2]
+
+    @property
+    def packets(self) -> int:
+        """Datagrams received."""
+        return self._packets + self._threads.counts()[0]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes received."""
+        return self._bytes + self._threads.counts()[1]
+
+    @property
     def kernel_drops(self) -> int:
         """Datagrams dropped because the receive buffer was full; a unix socket makes its senders wait."""
         return sum(one.drops.read() for one in self._sockets if one.drops)
@@ -164,6 +195,9 @@ class DatagramListener(Listener):
         if self._file is not None:
             self._file.remove()
             self._file.sock.shutdown(socket.SHUT_RD)
+        if self._threads:
+            await self._threads.drain()
+            return
         for one in self._sockets:
             most = one.granted // _SMALLEST if one.drops else sys.maxsize
             last = self.packets + most
@@ -174,6 +208,7 @@ class DatagramListener(Listener):
 
     async def close(self) -> None:
         """Closes the sockets."""
+        self._threads.close()
         self.kernel_drops  # noqa: B018  # the last reading, while the kernel still has it
         for one in self._sockets:
             if one.sock.fileno() >= 0:
@@ -184,7 +219,7 @@ class DatagramListener(Listener):
 
     def status(self) -> dict[str, Any]:
         """What /api/v1/status shows of it."""
-        status = super().status()
+        status = {**super().status(), "reader": "thread" if self._threads else "event loop"}
         if not self.settings.url.unix:
             granted = [one.granted for one in self._sockets]
             status["receive_buffer"] = {"requested": self.settings.receive_buffer, "granted": granted}

@@ -159,16 +159,16 @@ class StreamListener(Listener):
 
     def received(self, connection: Connection, count: int) -> None:
         """Counts a read."""
-        self.packets += 1
-        self.bytes += count
+        self._packets += 1
+        self._bytes += count
 
     def take(self, connection: Connection, data: bytes) -> None:
         """Hands whole lines to the engine, within what their sender may send."""
-        self.lines += self.senders.take(connection.sender, data, connection.peer, self.clock())
+        self._lines += self.senders.take(connection.sender, data, connection.peer, self.clock())
 
     def refuse(self, connection: Connection, reason: str, line: bytes) -> None:
         """Counts a line that was never whole."""
-        self.lines += 1
+        self._lines += 1
         self.engine.refuse(reason, line, connection.peer, self.clock())
 
     def handshake_failed(self, connection: Connection, error: Exception) -> None:

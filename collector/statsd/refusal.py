@@ -26,6 +26,7 @@ REASONS: Final[dict[str, str]] = {
     "dialect_off": "the name carries tags in a dialect that this listener does not speak",
     "rule_drop": "a rule drops this series",
     "cardinality": "the series would exceed a limit on the number of series",
+    "overload": "too many lines waited to be read, or too many new names",
 }
 
 # Label values of collector_lines_odd_total{reason}: strange, but nothing was lost.

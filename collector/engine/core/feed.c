@@ -1,0 +1,401 @@
+/* Lines: how bytes are split, and where each value goes.
+ *
+ *     api.latency:231|ms|@0.1|#route:/pay\n
+ *     ^line       ^value            end--^
+ *                     ^tail
+ *
+ * Lines are read ahead by the dozen, and memory is asked for in steps (slot, head, cell) over all of them before
+ * any is used: with 100,000 series each of these is a miss of the cache, and together they cost little more
+ * than one. Values are then added strictly in order. */
+#include <math.h>
+#include <string.h>
+
+#include "core.h"
+#include "hash.h"
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+/* -- looking for bytes ------------------------------------------------------------------------------------ */
+
+/* The first of up to three bytes in [at, end), or end. Sixteen bytes at a time where they are all inside. */
+static inline const char *find(const char *at, const char *end, char a, char b, char c)
+{
+#if defined(__SSE2__)
+    const __m128i as = _mm_set1_epi8(a), bs = _mm_set1_epi8(b), cs = _mm_set1_epi8(c);
+    for (; end - at >= 16; at += 16) {
+        __m128i text = _mm_loadu_si128((const __m128i *)(const void *)at);
+        __m128i hit = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(text, as), _mm_cmpeq_epi8(text, bs)),
+                                   _mm_cmpeq_epi8(text, cs));
+        unsigned mask = (unsigned)_mm_movemask_epi8(hit);
+        if (mask) return at + __builtin_ctz(mask);
+    }
+#endif
+    while (at < end && *at != a && *at != b && *at != c) at++;
+    return at;
+}
+
+static inline const char *find_end(const char *at, const char *end) { return find(at, end, '\n', '\n', '\n'); }
+
+/* -- reading ahead ---------------------------------------------------------------------------------------- */
+
+/* Digits up to a bar, the value of nearly all lines; 18 of them fit an int64. Where they end otherwise,
+ * the value is whatever stands before the bar. */
+static inline const char *read_value(record *to, const char *at, const char *end)
+{
+    const char *from = at;
+    uint64_t integer = 0;
+    unsigned digit;
+    while (at < end && (digit = (unsigned)(unsigned char)*at - '0') <= 9) {
+        integer = integer * 10 + digit;
+        at++;
+    }
+    to->value = from;
+    to->integer = (int64_t)integer;
+    to->digits = 0;
+    if (at < end && *at == '|' && at - from <= 18) {
+        to->digits = (uint32_t)(at - from);
+        return at;
+    }
+    return find(at, end, '|', '\n', '\n');
+}
+
+/* One line from `at` on; where the next one starts. */
+static inline const char *read_line(const core *core, const feeder *feeder, record *to, const char *at)
+{
+    const char *end = feeder->end;
+    to->line = at;
+    to->what = WHOLE;
+    to->head = NULL;
+    const char *colon = find(at, end, ':', '|', '\n');
+    if (colon < end && *colon == ':') {
+        const char *bar = read_value(to, colon + 1, end);
+        if (bar < end && *bar == '|') {
+            to->tail = bar + 1;
+            to->end = find_end(bar + 1, end);
+            if (to->end > to->tail) {
+                to->what = DONE;
+                to->hash = hash_head(core->seed, feeder->profile, at, (size_t)(colon - at), to->tail,
+                                     (size_t)(to->end - to->tail));
+                __builtin_prefetch(&core->heads[to->hash & core->heads_mask]);
+            }
+        } else {
+            to->end = bar;
+        }
+    } else {
+        to->end = find_end(colon, end);
+    }
+    if ((uint64_t)(to->end - at) > core->limits.line) to->what = TOO_LONG;
+    return to->end + 1;
+}
+
+static int is_event(const char *at, const char *end) { return end - at >= 3 && !memcmp(at, "_e{", 3); }
+
+static void read_ahead(const core *core, feeder *feeder)
+{
+    const char *at = feeder->at, *end = feeder->end;
+    feeder->next = feeder->length = 0;
+    while (feeder->length < AHEAD && at < end) {
+        if (*at == '\n') {
+            at++;
+        } else if (*at == '\r' && (at + 1 == end || at[1] == '\n')) {
+            at += 2;
+        } else if (*at == '_' && is_event(at, end)) {
+            if (feeder->length) break; /* those before it first */
+            feeder->ahead[feeder->length++] = (record){.line = at, .end = end, .what = AT_EVENT};
+            at = end; /* unless feeder_skip says where it ends */
+        } else {
+            at = read_line(core, feeder, &feeder->ahead[feeder->length++], at);
+        }
+    }
+    feeder->at = at < end ? at : end;
+}
+
+static void look_ahead(const core *core, feeder *feeder)
+{
+    record *ahead = feeder->ahead;
+    for (uint32_t n = 0; n < feeder->length; n++) {
+        if (ahead[n].what != DONE) continue;
+        const head_slot *slot;
+        for (uint64_t at = ahead[n].hash;; at++) {
+            slot = &core->heads[at & core->heads_mask];
+            if (!slot->head || slot->hash == ahead[n].hash) break;
+        }
+        ahead[n].head = slot->head;
+        if (slot->head) __builtin_prefetch(slot->head);
+    }
+    for (uint32_t n = 0; n < feeder->length; n++) {
+        const head *head = ahead[n].head;
+        if (!head) continue;
+        __builtin_prefetch(head->text + 24);
+        if (head->epoch == core->epoch) __builtin_prefetch(interval_cell(core->open, head->cell), 1);
+    }
+}
+
+/* -- adding ----------------------------------------------------------------------------------------------- */
+
+/* The cell of a head that belongs to a series; NULL without memory. */
+static inline cell *cell_of(core *core, head *head)
+{
+    if (__builtin_expect(head->epoch == core->epoch, 1)) return interval_cell(core->open, head->cell);
+    cell *found = core_cell(core, head->series, head->state, head->weight, &head->cell);
+    if (found) head->epoch = core->epoch;
+    head->turn = core->turn;
+    return found;
+}
+
+static inline void count(core *core, uint64_t *what)
+{
+    ++*what;
+    core->news++;
+}
+
+static int add_number(core *core, cell *to, int state, number value, int moves, int64_t now)
+{
+    switch (state) {
+    case COUNTER:
+        return cell_count(to, value);
+    case TIMER:
+        return cell_time(to, number_real(value), core->limits.samples);
+    default:
+        if (moves)
+            cell_move_gauge(to, value, now);
+        else
+            cell_set_gauge(to, value, now, ++core->ticket);
+        return 1;
+    }
+}
+
+/* Whether the core reads all values of a line itself: plain numbers with ":" between them, and not so large
+ * that an exact sum could overflow. */
+static int all_plain(const record *line, double weight)
+{
+    const char *end = line->tail - 1;
+    for (const char *at = line->value;;) {
+        const char *stop = find(at, end, ':', ':', ':');
+        number value;
+        if (!number_scan(at, (size_t)(stop - at), &value)) return 0;
+        if (!value.is_integer && fabs(value.as.real) * fmax(weight, 1.0) >= EXACT_LIMIT) return 0;
+        if (stop == end) return 1;
+        at = stop + 1;
+    }
+}
+
+/* Adds the values of a line for which all_plain holds. */
+static void add_packed(core *core, cell *to, int state, const record *line, int64_t now)
+{
+    const char *end = line->tail - 1;
+    for (const char *at = line->value;;) {
+        const char *stop = find(at, end, ':', ':', ':');
+        number value = {.is_integer = 0};
+        number_scan(at, (size_t)(stop - at), &value);
+        int moves = state == GAUGE_MOVING && (*at == '+' || *at == '-');
+        if (!add_number(core, to, state, value, moves, now)) count(core, &core->no_memory);
+        if (stop == end) return;
+        at = stop + 1;
+    }
+}
+
+/* Adds the values of a line to a cell, which is made only once it is clear that there is something to add. */
+static enum stop add_values(core *core, head *head, cell *waiting, const record *line, int64_t now)
+{
+    int state = waiting ? waiting->state : head->state;
+    size_t length = (size_t)(line->tail - 1 - line->value);
+    if (state == SET ? !length : !line->digits && !all_plain(line, head->weight)) return ODD_VALUES;
+    cell *to = waiting ? waiting : cell_of(core, head);
+    if (!to) {
+        count(core, &core->no_memory);
+        return DONE;
+    }
+    if (state == SET) {
+        if (!cell_add_member(core, to, line->value, length)) count(core, &core->no_memory);
+    } else if (line->digits) {
+        number value = {1, {.integer = line->integer}};
+        if (!add_number(core, to, state, value, 0, now)) count(core, &core->no_memory);
+    } else {
+        add_packed(core, to, state, line, now);
+    }
+    if (waiting)
+        waiting->lines++;
+    else if (head->odd)
+        count(core, &core->odd[head->odd]);
+    return DONE;
+}
+
+static inline enum stop take_line(core *core, feeder *feeder, record *line)
+{
+    if (line->what != DONE) return (enum stop)line->what;
+    size_t name_length = (size_t)(line->value - 1 - line->line), tail_length = (size_t)(line->end - line->tail);
+    head *head = line->head;
+    if (!head || !head_is(head, feeder->profile, line->line, name_length, line->tail, tail_length)) {
+        head = line->head = core_find_head(core, feeder->profile, line->line, name_length, line->tail, tail_length,
+                                           &line->hash);
+        if (!head) return NEW_HEAD;
+    }
+    if (line->digits && head->state == COUNTER) {
+        cell *to = cell_of(core, head);
+        if (__builtin_expect(to && !head->odd, 1)) {
+            to->as.sum.whole += line->integer;
+            return DONE;
+        }
+    }
+    if (head->state < REFUSED) return add_values(core, head, NULL, line, feeder->now);
+    return head->state == REFUSED ? KNOWN_FAULT : NEW_HEAD;
+}
+
+/* -- for Python, which settles what stops it -------------------------------------------------------------- */
+
+void feeder_start(feeder *feeder, uint32_t profile, const char *bytes, size_t length, int64_t now)
+{
+    feeder->at = bytes;
+    feeder->end = bytes + length;
+    feeder->profile = profile;
+    feeder->now = now;
+    feeder->lines = 0;
+    feeder->next = feeder->length = 0;
+}
+
+void feeder_skip(feeder *feeder, const char *to)
+{
+    feeder->at = to < feeder->end ? to : feeder->end;
+}
+
+enum stop core_feed(core *core, feeder *feeder)
+{
+    for (;;) {
+        while (feeder->next < feeder->length) {
+            record *line = &feeder->ahead[feeder->next++];
+            enum stop stop = take_line(core, feeder, line);
+            if (__builtin_expect(stop != DONE, 0)) {
+                if (line->head) core_touch(core, line->head);
+                return stop;
+            }
+        }
+        if (feeder->at == feeder->end) return DONE;
+        read_ahead(core, feeder);
+        look_ahead(core, feeder);
+        feeder->lines += feeder->length;
+    }
+}
+
+/* -- for reader threads, which cannot wait ---------------------------------------------------------------- */
+
+static void ring_copy(queue *queue, size_t at, const void *bytes, size_t length)
+{
+    size_t start = (queue->start + at) % queue->room, first = queue->room - start;
+    if (first > length) first = length;
+    memcpy(queue->bytes + start, bytes, first);
+    memcpy(queue->bytes, (const char *)bytes + first, length - first);
+}
+
+/* 0 where there is no room. Faults leave some to what can still become good. */
+static int queue_piece(core *core, const feeder *feeder, const record *line, int counted, const void *sender,
+                       size_t sender_length)
+{
+    queue *queue = &core->queue;
+    piece head = {.length = (uint32_t)(line->end - line->line),
+                  .profile = feeder->profile,
+                  .at = feeder->now,
+                  .counted = (uint8_t)counted,
+                  .sender_length = (uint8_t)(sender_length < sizeof head.sender ? sender_length : 0)};
+    if (queue->room - queue->used < sizeof head + head.length) return 0;
+    memcpy(head.sender, sender, head.sender_length);
+    ring_copy(queue, queue->used, &head, sizeof head);
+    ring_copy(queue, queue->used + sizeof head, line->line, head.length);
+    queue->used += sizeof head + head.length;
+    queue->pieces++;
+    return 1;
+}
+
+int core_take_piece(core *core, piece *out, char *bytes)
+{
+    queue *queue = &core->queue;
+    if (!queue->pieces) return 0;
+    char *to[] = {(char *)out, bytes};
+    for (int part = 0; part < 2; part++) {
+        size_t length = part ? out->length : sizeof *out, first = queue->room - queue->start;
+        if (first > length) first = length;
+        memcpy(to[part], queue->bytes + queue->start, first);
+        memcpy(to[part] + first, queue->bytes, length - first);
+        queue->start = (queue->start + length) % queue->room;
+        queue->used -= length;
+    }
+    queue->pieces--;
+    return 1;
+}
+
+/* What the values of a head that Python has not read will be, by its type; -1 where it may not be a head: an
+ * unknown type, another bit behind the first, a timestamp (new each time). */
+static int guess(const core *core, uint32_t profile, const char *tail, const char *end)
+{
+    if (end > tail && end[-1] == '\r') end--;
+    const char *bar = find(tail, end, '|', '|', '|'), *at = bar;
+    while (at < end) { /* at a bar */
+        const char *next = find(at + 1, end, '|', '|', '|');
+        if (at + 1 < end && at[1] == 'T') return -1;
+        if (at == bar && at + 1 < end && at[1] == '@' && find(at, next, ':', ':', ':') < next) return -1;
+        at = next;
+    }
+    if (bar - tail == 2) return tail[0] == 'm' && tail[1] == 's' ? TIMER : -1;
+    if (bar - tail != 1) return -1;
+    switch (*tail) {
+    case 'c':
+        return COUNTER;
+    case 'm':
+        return profile < core->profiles_length && core->profiles[profile].meters ? COUNTER : -1;
+    case 'g':
+        return profile < core->profiles_length && core->profiles[profile].signs_move ? GAUGE_MOVING : GAUGE;
+    case 'h':
+    case 'd':
+        return TIMER;
+    case 's':
+        return SET;
+    default:
+        return -1;
+    }
+}
+
+/* A head that is new: it gets a cell at once and is queued, once. Whether the line is done with. */
+static int begin_waiting(core *core, feeder *feeder, record *line, const void *sender, size_t sender_length)
+{
+    int full, state = guess(core, feeder->profile, line->tail, line->end);
+    if (state < 0 || core->queue.room - core->queue.used < sizeof(piece) + (size_t)(line->end - line->line)) return 0;
+    head *made = core_add_head(core, line->hash, feeder->profile, line->line, (size_t)(line->value - 1 - line->line),
+                               line->tail, (size_t)(line->end - line->tail), &full);
+    if (!made) return 0;
+    if (!core_wait(core, made, state)) {
+        made->state = REFUSED; /* so that nobody looks for its cell */
+        core_forget_head(core, made);
+        return 0;
+    }
+    if (add_values(core, made, core->waiting[made->series].cell, line, feeder->now) != DONE) {
+        core_settle(core, made, REFUSED, 0, 1.0, 0);
+        core_forget_head(core, made);
+        return 0;
+    }
+    return queue_piece(core, feeder, line, 1, sender, sender_length);
+}
+
+void core_feed_queued(core *core, feeder *feeder, const void *sender, size_t sender_length)
+{
+    for (;;) {
+        enum stop stop = core_feed(core, feeder);
+        if (stop == DONE) return;
+        record *line = feeder_stopped(feeder);
+        head *head = line->head;
+        if (stop == NEW_HEAD) {
+            if (head ? add_values(core, head, core->waiting[head->series].cell, line, feeder->now) == DONE
+                     : begin_waiting(core, feeder, line, sender, sender_length))
+                continue;
+        } else if (stop == KNOWN_FAULT && core->queue.used > core->queue.room / 8) {
+            count(core, &core->refused[head->series]);
+            continue;
+        }
+        feeder->lines--; /* Python counts it, and an event may be followed by more lines */
+        if (!queue_piece(core, feeder, line, 0, sender, sender_length)) {
+            feeder->lines++;
+            count(core, &core->overload);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+/* What cells are made of: exact sums, sketches of samples, sets of members. Nothing here takes a lock. */
+#ifndef COLLECTOR_SUMS_H
+#define COLLECTOR_SUMS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The sum of doubles without any rounding, as parts that do not overlap (Shewchuk, 1997; math.fsum has the
+ * same). Sums need two or three parts unless their terms are far apart; 42 hold any of magnitude below 2^960. */
+typedef struct {
+    uint16_t length, room;
+    double parts[];
+} exact;
+
+/* Below it no sum of 2^63 terms overflows. Larger numbers are Python's. */
+#define EXACT_LIMIT 0x1p960
+
+/* Adds a finite number of magnitude below EXACT_LIMIT; 0 without memory, with the sum unchanged. */
+int exact_add(exact **sum, double value);
+
+/* Samples as counts in bins: bin i takes what is above bound i - 1, up to bound i. The bounds are Python's. */
+void sketch_bounds(const double *bounds, uint32_t length); /* to be called once, before any sketch is made */
+typedef struct {
+    struct bins {
+        uint32_t first, length;
+        uint64_t *counts;
+    } positive, negative;
+    uint64_t zero, count;
+    exact *sum;
+    double huge; /* the sum of what `sum` cannot take */
+    double least, largest;
+} sketch;
+
+/* 0 without memory: then some of the values, from values[*done] on, are not in it. */
+int sketch_add(sketch **made, const double *values, uint32_t length, uint32_t *done);
+int sketch_merge(sketch *to, const sketch *from); /* 0 without memory */
+void sketch_free(sketch *made);
+
+/* Distinct byte strings. */
+typedef struct {
+    uint32_t hash;
+    uint32_t length;
+    char text[];
+} member;
+typedef struct {
+    uint32_t used, mask;
+    member *slots[];
+} members;
+
+/* 1 if it is new, 0 if it was there, -1 without memory. */
+int members_add(members **set, uint32_t hash, const char *text, size_t length);
+void members_free(members *set);
+
+#endif
