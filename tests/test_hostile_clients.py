@@ -193,7 +193,8 @@ def test_thousands_of_connects_and_closes(target: Target) -> None:
             unix = n % 3 == 0
             with target.to_unix(target.stream, socket.SOCK_STREAM) if unix else target.to_tcp() as sock:
                 if rng.random() < 0.5:
-                    sock.send(b"connects:1|c\n")
+                    with contextlib.suppress(OSError):  # let in or not
+                        sock.send(b"connects:1|c\n")
                 if rng.random() < 0.3 and not unix:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 

@@ -249,7 +249,7 @@ def test_labels_are_escaped_and_listeners_of_one_name_count_together() -> None:
     parts = Parts()
     parts.listen("udp://127.0.0.1:0", "udp://127.0.0.1:0", "tcp://127.0.0.1:0", "tcp://127.0.0.1:0")
     for listener in parts.listeners:
-        listener.lines = 2
+        listener.count_lines(2)
     page = render(parts)
     assert value(page, "collector_lines_total", listener="udp://127.0.0.1:0") == 4
     assert value(page, "collector_connections", listener="tcp://127.0.0.1:0") == 0

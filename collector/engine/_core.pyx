@@ -84,7 +84,6 @@ cdef extern from "core.h" nogil:
         uint32_t length, profile
         int64_t at
         uint8_t counted, sender_length
-        const uint8_t *sender
     ctypedef struct queue_t "queue":
         uint32_t pieces
     ctypedef struct profile_t "profile":
@@ -136,7 +135,7 @@ cdef extern from "core.h" nogil:
     record *feeder_stopped(feeder_t *)
     void feeder_retry(feeder_t *)
     void feeder_skip(feeder_t *, const char *)
-    int core_take_piece(core_t *, piece_t *, char *)
+    int core_take_piece(core_t *, piece_t *, char *, char *)
 
 cdef extern from "reader.h" nogil:
     ctypedef struct reader_t "reader":
@@ -467,15 +466,16 @@ cdef class Core:
     def take(self):
         """The oldest piece: (counted, profile, milliseconds, sockaddr, bytes); None if there is none."""
         cdef piece_t found
+        cdef char sender[128]
         pthread_mutex_lock(&self.core.mutex)
-        cdef int any = core_take_piece(self.core, &found, self.room)
+        cdef int any = core_take_piece(self.core, &found, sender, self.room)
         if not any:
             self.core.woken = 0
         pthread_mutex_unlock(&self.core.mutex)
         if not any:
             return None
         return (found.counted != 0, found.profile, found.at,
-                PyBytes_FromStringAndSize(<const char *>found.sender, found.sender_length),
+                PyBytes_FromStringAndSize(sender, found.sender_length),
                 PyBytes_FromStringAndSize(self.room, found.length))
 
     @property

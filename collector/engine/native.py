@@ -33,7 +33,7 @@ from collector.engine.accumulators import (
     TimerAccumulator,
 )
 from collector.engine.heads import HeadTable, Resolved
-from collector.engine.interface import Limits, Sender
+from collector.engine.interface import Interval, Limits, Sender
 from collector.engine.interval import PureInterval
 from collector.engine.pure import PureEngine
 from collector.model import CounterPoint, GaugeMode, Kind, Point, Series, SetPoint, Window, clamp_integer
@@ -50,7 +50,9 @@ _KNOWN_FAULTS: Final = 1024  # refusals by head, kept with their messages
 _RAW_SAMPLES: Final = 10_000  # of timers in one chunk, as in the engine in Python
 _SETTLED_AT_FLUSH: Final = 20_000  # pieces: some 200 ms
 
-_AF_INET: Final = 2  # Linux
+_NOBODY: Final = "local"
+_AF_UNIX: Final = 1  # Linux
+_AF_INET: Final = 2
 _AF_INET6: Final = 10
 
 _STATES: Final = {
@@ -486,7 +488,7 @@ class NativeEngine(PureEngine):
             self.limit_hits["memory"] += 1
 
     def _event(self, profile: int, data: bytes, start: int, sender: Sender, now: float) -> None:
-        """An event is one line where its own lengths fit what is there; else its line is one like any other."""
+        """An event is one line where its lengths fit what is there; else its line is one like any other."""
         end = event_end(data, start)
         if end is None or end > len(data) or end - start > self._limits.line:
             end = start
@@ -577,12 +579,13 @@ class NativeEngine(PureEngine):
 
 
 def sender_of(address: bytes) -> Sender:
-    """The sender out of a Linux `sockaddr`; empty for a unix socket, whose clients have no name as a rule."""
-    if len(address) < 8:
-        return ""
-    family, port = struct.unpack_from("=H", address)[0], struct.unpack_from("!H", address, 2)[0]
+    """The sender out of a Linux `sockaddr`; "local" for a unix socket's client without a name, as most are."""
+    family = struct.unpack_from("=H", address)[0] if len(address) > 2 else 0
+    if family == _AF_UNIX:
+        return address[2:].rstrip(b"\0").decode("utf-8", "backslashreplace") or _NOBODY
+    port = struct.unpack_from("!H", address, 2)[0] if len(address) >= 4 else 0
     if family == _AF_INET:
         return str(ipaddress.IPv4Address(address[4:8])), port
     if family == _AF_INET6:
         return str(ipaddress.IPv6Address(address[8:24])), port
-    return ""
+    return _NOBODY

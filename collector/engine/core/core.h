@@ -143,14 +143,13 @@ typedef struct {
     uint32_t length, room; /* cells; chunks that fit the array */
 } interval;
 
-/* Bytes that Python is to read, in the order of their arrival, each after one of these. */
+/* Bytes that Python is to read, in the order of their arrival; before each one of these, and its sender. */
 typedef struct {
     uint32_t length;
     uint32_t profile;
     int64_t at; /* milliseconds */
     uint8_t counted; /* the line's value is in a waiting cell: only the head is to be settled */
     uint8_t sender_length;
-    uint8_t sender[32]; /* sockaddr; paths of unix sockets are not kept */
 } piece;
 
 typedef struct {
@@ -314,9 +313,9 @@ void feeder_skip(feeder *feeder, const char *to);
 /* Takes all lines without ever stopping: what is for Python goes into the queue with its sender. */
 void core_feed_queued(core *core, feeder *feeder, const void *sender, size_t sender_length);
 
-/* Takes the oldest piece off the queue: 1 with its bytes copied, 0 if there is none. `bytes` has room for
- * PIECE_MOST, which no datagram exceeds. */
-enum { PIECE_MOST = 65536 };
-int core_take_piece(core *core, piece *out, char *bytes);
+/* Takes the oldest piece off the queue: 1 with its sockaddr and its bytes copied, 0 if there is none. They have
+ * room for SENDER_MOST and PIECE_MOST, which no datagram exceeds. */
+enum { SENDER_MOST = 128, PIECE_MOST = 65536 };
+int core_take_piece(core *core, piece *out, char *sender, char *bytes);
 
 #endif

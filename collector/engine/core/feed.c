@@ -298,23 +298,25 @@ static int queue_piece(core *core, const feeder *feeder, const record *line, int
                   .profile = feeder->profile,
                   .at = feeder->now,
                   .counted = (uint8_t)counted,
-                  .sender_length = (uint8_t)(sender_length < sizeof head.sender ? sender_length : 0)};
-    if (queue->room - queue->used < sizeof head + head.length) return 0;
-    memcpy(head.sender, sender, head.sender_length);
+                  .sender_length = (uint8_t)(sender_length <= SENDER_MOST ? sender_length : 0)};
+    size_t before = sizeof head + head.sender_length;
+    if (queue->room - queue->used < before + head.length) return 0;
     ring_copy(queue, queue->used, &head, sizeof head);
-    ring_copy(queue, queue->used + sizeof head, line->line, head.length);
-    queue->used += sizeof head + head.length;
+    ring_copy(queue, queue->used + sizeof head, sender, head.sender_length);
+    ring_copy(queue, queue->used + before, line->line, head.length);
+    queue->used += before + head.length;
     queue->pieces++;
     return 1;
 }
 
-int core_take_piece(core *core, piece *out, char *bytes)
+int core_take_piece(core *core, piece *out, char *sender, char *bytes)
 {
     queue *queue = &core->queue;
     if (!queue->pieces) return 0;
-    char *to[] = {(char *)out, bytes};
-    for (int part = 0; part < 2; part++) {
-        size_t length = part ? out->length : sizeof *out, first = queue->room - queue->start;
+    char *to[] = {(char *)out, sender, bytes};
+    for (int part = 0; part < 3; part++) {
+        size_t length = part == 0 ? sizeof *out : part == 1 ? out->sender_length : out->length;
+        size_t first = queue->room - queue->start;
         if (first > length) first = length;
         memcpy(to[part], queue->bytes + queue->start, first);
         memcpy(to[part] + first, queue->bytes, length - first);
@@ -360,7 +362,8 @@ static int guess(const core *core, uint32_t profile, const char *tail, const cha
 static int begin_waiting(core *core, feeder *feeder, record *line, const void *sender, size_t sender_length)
 {
     int full, state = guess(core, feeder->profile, line->tail, line->end);
-    if (state < 0 || core->queue.room - core->queue.used < sizeof(piece) + (size_t)(line->end - line->line)) return 0;
+    size_t piece_length = sizeof(piece) + SENDER_MOST + (size_t)(line->end - line->line);
+    if (state < 0 || core->queue.room - core->queue.used < piece_length) return 0;
     head *made = core_add_head(core, line->hash, feeder->profile, line->line, (size_t)(line->value - 1 - line->line),
                                line->tail, (size_t)(line->end - line->tail), &full);
     if (!made) return 0;
