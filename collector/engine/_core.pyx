@@ -137,10 +137,33 @@ cdef extern from "core.h" nogil:
     void feeder_skip(feeder_t *, const char *)
     int core_take_piece(core_t *, piece_t *, char *, char *)
 
+cdef extern from "senders.h" nogil:
+    enum:
+        PLACES, DROPS
+    ctypedef struct network:
+        pass
+    ctypedef struct address:
+        const uint8_t *bytes
+        uint8_t family
+    ctypedef struct named_drops:
+        address address
+        uint64_t lines
+    ctypedef struct policy_t "policy":
+        const network *allowed
+        size_t allowed_length
+        const network *places
+        size_t places_length
+        double rate
+    ctypedef struct senders_t "senders":
+        pass
+    uint64_t senders_dropped(const senders_t *, int, int)
+    size_t senders_named(const senders_t *, const named_drops **)
+    uint64_t senders_strangers(const senders_t *)
+
 cdef extern from "reader.h" nogil:
     ctypedef struct reader_t "reader":
-        pass
-    reader_t *reader_start(core_t *, int, int, uint32_t, size_t)
+        senders_t *senders
+    reader_t *reader_start(core_t *, int, int, uint32_t, size_t, const policy_t *)
     void reader_end(reader_t *, int)
     void reader_join(reader_t *)
     void reader_free(reader_t *)
@@ -570,11 +593,26 @@ cdef class Reader:
     cdef reader_t *reader
     cdef Core owner
     cdef tuple last  # counts, once it is closed
+    cdef tuple last_drops
 
-    def __cinit__(self, Core owner, int socket, int wake, uint32_t profile, size_t buffer):
-        """`wake` is an eventfd that is written to when the core's queue holds something; OSError otherwise."""
+    def __cinit__(self, Core owner, int socket, int wake, uint32_t profile, size_t buffer, policed=None):
+        """`wake` is an eventfd that is written to when the core's queue holds something; OSError otherwise.
+
+        `policed` is (networks that are heard, places of networks, lines per second and sender) where it matters who
+        sends; networks are packed as senders.h has them.
+        """
+        cdef policy_t policy
+        cdef const policy_t *given = NULL
+        cdef bytes allowed, places
         self.owner = owner
-        self.reader = reader_start(owner.core, socket, wake, profile, buffer)
+        if policed is not None:
+            allowed, places, policy.rate = policed
+            policy.allowed = <const network *><const char *>allowed
+            policy.allowed_length = len(allowed) // sizeof(network)
+            policy.places = <const network *><const char *>places
+            policy.places_length = len(places) // sizeof(network)
+            given = &policy
+        self.reader = reader_start(owner.core, socket, wake, profile, buffer, given)
         if self.reader == NULL:
             raise OSError("no thread for a reader")
 
@@ -595,6 +633,7 @@ cdef class Reader:
         with nogil:
             reader_join(reader)
         self.last = self.counts()
+        self.last_drops = self.drops()
         self.reader = NULL
         reader_free(reader)
 
@@ -608,3 +647,26 @@ cdef class Reader:
         if self.reader == NULL:
             return self.last
         return tuple([reader_count(self.reader, n) for n in range(5)])
+
+    def drops(self):
+        """(lines by [reason][place], [(family, address, lines)...], senders that were not told apart)."""
+        cdef const named_drops *named = NULL
+        cdef senders_t *senders
+        cdef size_t length, n
+        cdef int why, place
+        if self.reader == NULL:
+            return self.last_drops
+        senders = self.reader.senders
+        if senders == NULL:
+            return [[0] * PLACES for why in range(DROPS)], [], 0
+        pthread_mutex_lock(&self.owner.core.mutex)
+        length = senders_named(senders, &named)
+        found = [
+            (named[n].address.family, PyBytes_FromStringAndSize(<const char *>named[n].address.bytes, 16),
+             named[n].lines)
+            for n in range(length)
+        ]
+        lines = [[senders_dropped(senders, why, place) for place in range(PLACES)] for why in range(DROPS)]
+        strangers = senders_strangers(senders)
+        pthread_mutex_unlock(&self.owner.core.mutex)
+        return lines, found, strangers

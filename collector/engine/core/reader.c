@@ -45,14 +45,6 @@ static int64_t clock_of(clockid_t which)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* Whether datagrams of a sender are taken. The place for allow-lists and limits by sender: it is asked once a
- * datagram, in the thread, with nothing locked. */
-static int admitted(reader *reader, const struct sockaddr *sender, socklen_t length, size_t bytes)
-{
-    (void)reader, (void)sender, (void)length, (void)bytes;
-    return 1;
-}
-
 /* The part of a datagram that was received whole: without the line at which a buffer was full. */
 static size_t whole_lines(const char *bytes, size_t length)
 {
@@ -73,27 +65,30 @@ static void take_batch(reader *reader, int count)
     feeder feeder;
     int64_t now = clock_of(CLOCK_REALTIME) / 1000000;
     uint64_t bytes = 0, lines = 0;
-    uint64_t admissible = 0;
-    for (int n = 0; n < count; n++) {
-        const struct msghdr *header = &batch->headers[n].msg_hdr;
-        bytes += batch->headers[n].msg_len;
-        if (admitted(reader, header->msg_name, header->msg_namelen, batch->headers[n].msg_len))
-            admissible |= 1ull << n;
-    }
     pthread_mutex_lock(&reader->core->mutex);
     for (int n = 0; n < count; n++) {
         const struct msghdr *header = &batch->headers[n].msg_hdr;
         size_t length = batch->headers[n].msg_len;
-        if (!(admissible >> n & 1)) continue;
+        sender *from = NULL;
+        bytes += length;
+        if (reader->senders) {
+            enum drop why = senders_admit(reader->senders, header->msg_name, now, &from);
+            if (why != TAKEN) {
+                senders_drop(reader->senders, header->msg_name, why, batch->vectors[n].iov_base, length);
+                continue;
+            }
+        }
         if (header->msg_flags & MSG_TRUNC) {
             reader->core->truncated++;
             reader->core->news++;
             length = whole_lines(batch->vectors[n].iov_base, length);
             lines++; /* the one that was cut */
         }
+        uint32_t waiting = reader->core->queue.pieces;
         feeder_start(&feeder, reader->profile, batch->vectors[n].iov_base, length, now);
         core_feed_queued(reader->core, &feeder, header->msg_name, header->msg_namelen);
         lines += feeder.lines;
+        if (from) senders_charge(from, feeder.lines + (uint64_t)(reader->core->queue.pieces - waiting));
     }
     batch->held += bytes + (uint64_t)count * OVERHEAD;
     wake_python(reader);
@@ -177,12 +172,13 @@ static struct batch *batch_new(void)
 static void reader_discard(reader *reader)
 {
     if (reader->control >= 0) close(reader->control);
+    senders_free(reader->senders);
     if (reader->batch) free(reader->batch->bytes);
     free(reader->batch);
     free(reader);
 }
 
-reader *reader_start(core *core, int socket, int wake, uint32_t profile, size_t buffer)
+reader *reader_start(core *core, int socket, int wake, uint32_t profile, size_t buffer, const policy *policy)
 {
     reader *made = calloc(1, sizeof *made);
     if (!made) return NULL;
@@ -193,9 +189,10 @@ reader *reader_start(core *core, int socket, int wake, uint32_t profile, size_t 
     made->buffer = buffer;
     made->control = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     made->batch = batch_new();
+    if (policy) made->senders = senders_new(policy, core->seed, clock_of(CLOCK_REALTIME) / 1000000);
     sigset_t all, before;
     sigfillset(&all); /* signals are the main thread's */
-    int error = made->control < 0 || !made->batch ? ENOMEM : 0;
+    int error = made->control < 0 || !made->batch || (policy && !made->senders) ? ENOMEM : 0;
     if (!error) {
         pthread_sigmask(SIG_SETMASK, &all, &before);
         error = pthread_create(&made->thread, NULL, run, made);
@@ -233,9 +230,9 @@ void reader_free(reader *reader)
 #else
 
 /* Without recvmmsg and eventfd the event loop receives. */
-reader *reader_start(core *core, int socket, int wake, uint32_t profile, size_t buffer)
+reader *reader_start(core *core, int socket, int wake, uint32_t profile, size_t buffer, const policy *policy)
 {
-    (void)core, (void)socket, (void)wake, (void)profile, (void)buffer;
+    (void)core, (void)socket, (void)wake, (void)profile, (void)buffer, (void)policy;
     errno = ENOSYS;
     return NULL;
 }

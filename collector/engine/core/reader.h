@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "core.h"
+#include "senders.h"
 
 /* Counts only ever grow, and may be read at any time. */
 typedef struct reader {
@@ -20,10 +21,11 @@ typedef struct reader {
     pthread_t thread;
     int joined;
     struct batch *batch;
+    senders *senders; /* NULL where it does not matter who sends; under the core's mutex */
 } reader;
 
-/* NULL, with errno set, if there is no memory or no thread. The socket stays the caller's. */
-reader *reader_start(core *core, int socket, int wake, uint32_t profile, size_t buffer);
+/* NULL, with errno set, if there is no memory or no thread. The socket stays the caller's. `policy` may be NULL. */
+reader *reader_start(core *core, int socket, int wake, uint32_t profile, size_t buffer, const policy *policy);
 /* Tells the thread to end, without waiting for it. */
 void reader_end(reader *reader, int how);
 /* Waits for the end of the thread, which must have been told. */
