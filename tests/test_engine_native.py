@@ -25,19 +25,46 @@ NOW = 1_656_581_405.0
 PROFILES = [
     Profile(longest_line=256),
     Profile(
-        gauges=GaugeMode.DOGSTATSD, dialects=frozenset(Dialect), meters=True, bare_names=True, longest_line=256
+        gauges=GaugeMode.DOGSTATSD,
+        dialects=frozenset(Dialect),
+        meters=True,
+        bare_names=True,
+        longest_line=256,
     ),
 ]
 
-NAMES = st.sampled_from([b"a", b"b.c", b"d e", b"f/g", b"", b"n,k=v", b"\xff", b"\xc3\xa9", b"x" * 30, b"_e{"])
+NAMES = st.sampled_from(
+    [b"a", b"b.c", b"d e", b"f/g", b"", b"n,k=v", b"\xff", b"\xc3\xa9", b"x" * 30, b"_e{"]
+)
 NUMBERS = st.one_of(
     st.integers(-3, 300).map(lambda n: b"%d" % n),
     st.integers(-(10**20), 10**20).map(lambda n: b"%d" % n),
     st.floats(allow_nan=False, allow_infinity=False).map(lambda x: repr(x).encode()),
     st.decimals(-1000, 1000, places=3).map(lambda d: str(d).encode()),
     st.sampled_from(
-        [b"", b"+1", b"-0", b"-0.0", b"+.5", b"5.", b".", b"1e3", b"9.3e-05", b"1e400", b"nan", b"0x1", b"1_0"]
-        + [b"9223372036854775807", b"-9223372036854775808", b"0" * 25, b"1e308", b"-1e308", b"12.345678901234567"]
+        [
+            b"",
+            b"+1",
+            b"-0",
+            b"-0.0",
+            b"+.5",
+            b"5.",
+            b".",
+            b"1e3",
+            b"9.3e-05",
+            b"1e400",
+            b"nan",
+            b"0x1",
+            b"1_0",
+        ]
+        + [
+            b"9223372036854775807",
+            b"-9223372036854775808",
+            b"0" * 25,
+            b"1e308",
+            b"-1e308",
+            b"12.345678901234567",
+        ]
     ),
 )
 VALUES = st.lists(NUMBERS, min_size=1, max_size=3).map(b":".join)
@@ -45,7 +72,17 @@ TAILS = st.sampled_from(
     [b"|c"] * 4
     + [b"|g"] * 3
     + [b"|ms", b"|h", b"|d", b"|s", b"|m", b"|x", b"|", b""]
-    + [b"|c|@0.5", b"|c|@0.3", b"|ms|@0.1", b"|ms|@0.3", b"|g|@0.5", b"|c|@0", b"|c|@", b"|c|@1e-9", b"|c@0.1"]
+    + [
+        b"|c|@0.5",
+        b"|c|@0.3",
+        b"|ms|@0.1",
+        b"|ms|@0.3",
+        b"|g|@0.5",
+        b"|c|@0",
+        b"|c|@",
+        b"|c|@1e-9",
+        b"|c@0.1",
+    ]
     + [b"|c|#t:1", b"|c|#a,b", b"|c|#b,a", b"|g|#b,a", b"|g|#a,b", b"|ms|#:v", b"|c||", b"|c|zz", b"|g|zz|zz"]
     + [b"|c\r", b"|ms|#t\r", b"|c|T1656581400", b"|g|T1656581390", b"|s|T1656581390", b"|c|T1", b"|c|Tx"]
     + [b"|c:2|ms", b"|c|@0.5:3|c", b"|g:+2|g|#t", b"|c|c:id", b"|c|#a:1|#b:2", b"|c|#" + b"t," * 9 + b"t"]
@@ -53,7 +90,19 @@ TAILS = st.sampled_from(
 METRIC = st.tuples(NAMES, st.just(b":"), VALUES, TAILS).map(b"".join)
 OTHER = st.sampled_from(
     [b"_e{1,1}:a|b", b"_e{3,1}:a\nb|c", b"_e{9,9}:a|b", b"_e{1:1|c", b"_sc|a|0", b"_sc|a|9", b"_sc|a|1|m:x|y"]
-    + [b"", b"\r", b":", b"::", b"|", b"bare", b"s:a:b|s", b"s:\xff|s", b"s:|s", b"y" * 300, b"l:1|c|#" + b"l" * 300]
+    + [
+        b"",
+        b"\r",
+        b":",
+        b"::",
+        b"|",
+        b"bare",
+        b"s:a:b|s",
+        b"s:\xff|s",
+        b"s:|s",
+        b"y" * 300,
+        b"l:1|c|#" + b"l" * 300,
+    ]
 )
 DATA = st.lists(st.one_of(METRIC, METRIC, METRIC, OTHER, st.binary(max_size=8)), max_size=12).map(b"\n".join)
 STEPS = st.lists(
@@ -218,7 +267,9 @@ def test_values_of_heads_that_python_has_not_read_wait_and_are_added() -> None:
     """While Python reads nothing, each new head gathers; then all of it is there, at its weight."""
     fed = Fed()
     for _ in range(3):
-        fed.send(b"a:1|c\na:0.5|c\na:2|c|@0.5\nt:5|ms|@0.1\nt:7:8|ms\ns:x|s\ns:y|s\ng:4|g\ng:+1|g\nm:-2|g\no:1|c||")
+        fed.send(
+            b"a:1|c\na:0.5|c\na:2|c|@0.5\nt:5|ms|@0.1\nt:7:8|ms\ns:x|s\ns:y|s\ng:4|g\ng:+1|g\nm:-2|g\no:1|c||"
+        )
     assert fed.engine.series == 0
     fed.settle()
     assert fed.engine.series == 6

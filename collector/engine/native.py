@@ -33,7 +33,7 @@ from collector.engine.accumulators import (
     TimerAccumulator,
 )
 from collector.engine.heads import HeadTable, Resolved
-from collector.engine.interface import Limits, Sender
+from collector.engine.interface import Interval, Limits, Sender
 from collector.engine.interval import PureInterval
 from collector.engine.pure import PureEngine
 from collector.model import CounterPoint, GaugeMode, Kind, Point, Series, SetPoint, Window, clamp_integer
@@ -42,8 +42,10 @@ from collector.statsd.events import event_end
 from collector.statsd.lines import Move, Profile, Value, parse_head
 from collector.statsd.refusal import Refusal
 
-_WAITING: Final = 100_000  # heads that may wait for Python at one time: some 20 MB
-_QUEUE_BYTES: Final = 8 * 2**20  # of lines that wait: a stall of 300 ms at 100,000 of 80 bytes a second is 2.4
+# A start with 100,000 series that all come in a moment must lose none, and Python reads about 100,000 heads a
+# second. The memory is taken as it is needed.
+_WAITING: Final = 250_000  # heads that may wait for Python at one time: some 60 MB with their lines
+_QUEUE_BYTES: Final = 48 * 2**20  # of lines that wait, 56 of them each for what is known of it
 _KNOWN_FAULTS: Final = 1024  # refusals by head, kept with their messages
 _RAW_SAMPLES: Final = 10_000  # of timers in one chunk, as in the engine in Python
 _SETTLED_AT_FLUSH: Final = 20_000  # pieces: some 200 ms
@@ -280,7 +282,8 @@ class NativeEngine(PureEngine):
             future_window=future_window,
             limits=limits,
         )
-        self._heads = NativeHeads(self._core, self._limits, self.limit_hits)
+        self._known = NativeHeads(self._core, self._limits, self.limit_hits)
+        self._heads = self._known
 
     def add_profile(self, profile: Profile) -> int:
         """Registers how a listener reads lines; the number is for `ingest`."""
@@ -407,7 +410,7 @@ class NativeEngine(PureEngine):
                 return -1
             self._oddities.append(found.odd)
         odd = self._oddities.index(found.odd)
-        number = self._heads.number(found.series)
+        number = self._known.number(found.series)
         state = self._state(profile, found.series.kind)
         return self._core.bind(profile, name, tail, state, number, found.weight, odd)
 
@@ -471,7 +474,7 @@ class NativeEngine(PureEngine):
 
     def add(self, series: Series, value: Value, weight: float, at: int) -> None:
         """Adds one value to the open window; `at` is in milliseconds."""
-        number = self._heads.number(series)
+        number = self._known.number(series)
         moves = isinstance(value, Move)
         plain = value.by if isinstance(value, Move) else value
         state = _core.GAUGE if series.kind is Kind.GAUGE else _STATES[series.kind]
@@ -555,7 +558,9 @@ class NativeEngine(PureEngine):
         if counts is None:
             return
         before, self._counted = self._counted, counts
-        spilled, lost, overload, truncated = (now - then for now, then in zip(counts[:4], before[:4], strict=True))
+        spilled, lost, overload, truncated = (
+            now - then for now, then in zip(counts[:4], before[:4], strict=True)
+        )
         for counter, name, more in (
             (self.limit_hits, "set_members", spilled),
             (self.limit_hits, "memory", lost),
