@@ -1,4 +1,4 @@
-"""The fuzz target of the core: its corpus replayed, and a short run of the fuzzer. `make fuzz` runs it longer."""
+"""The fuzz target of the core: its corpus replayed, and a short run of the fuzzer."""
 
 from __future__ import annotations
 

@@ -487,7 +487,7 @@ class NativeEngine(PureEngine):
             self.limit_hits["memory"] += 1
 
     def _event(self, profile: int, data: bytes, start: int, sender: Sender, now: float) -> None:
-        """An event is one line where its own lengths fit what is there; else its line is one like any other."""
+        """An event is one line where its own lengths fit what is there; else its line is like any other."""
         end = event_end(data, start)
         if end is None or end > len(data) or end - start > self._limits.line:
             end = start

@@ -1,7 +1,7 @@
 """UDP: datagrams off the socket into the engine.
 
-With the compiled engine a thread of its own empties each socket, whatever the event loop is doing; what it has to
-leave to Python waits in the engine, and the thread writes to an eventfd, on which `_settle` follows.
+With the compiled engine a thread of its own empties each socket, whatever the event loop is doing; what it
+has to leave to Python waits in the engine, and the thread writes to an eventfd, on which `_settle` follows.
 
 Else the event loop receives, without asyncio's transport in between: one wake-up of `add_reader` serves many
 datagrams, where a protocol would be called for each. That loop is bounded in time, so that a flood leaves the
@@ -118,7 +118,7 @@ class UdpListener(Listener):
         """Bytes received."""
         return self._bytes + self._received(1)
 
-    @bytes.setter
+    @bytes.setter  # noqa: A003  # the name is Listener's
     def bytes(self, count: int) -> None:
         self._bytes = count - self._received(1)
 

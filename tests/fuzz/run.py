@@ -2,8 +2,8 @@
 
     python tests/fuzz/run.py [SECONDS]     60 by default
 
-With clang it is libFuzzer, and what it finds new goes into tests/fuzz/found (move what is worth keeping into the
-corpus). With another compiler the corpus is replayed.
+With clang it is libFuzzer, and what it finds new goes into tests/fuzz/found (move what is worth keeping into
+the corpus). With another compiler the corpus is replayed.
 """
 
 from __future__ import annotations
