@@ -66,6 +66,10 @@ format: $(DEV) ## rewrite the code in the project's style
 bench: $(INSTALLED) $(DEV) ## run the benchmarks (ARGS=... goes to them)
 	$(PY) -m benchmarks $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(MADE) ## fuzz the compiled core with clang, or replay its corpus with gcc (ARGS=600 for ten minutes)
+	$(PY) tests/fuzz/run.py $(ARGS)
+
 # uv lives in a throw-away environment: nothing else needs it. Versions in a lock stay as they are
 # unless pyproject.toml forbids them; ARGS=--upgrade takes the newest of all.
 .PHONY: lock

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
+from benchmarks import progress
 from benchmarks.contestants import Contestant, Workload, everyone
 from benchmarks.errors import BenchmarkError
 from benchmarks.native import program
@@ -69,8 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BenchmarkError as error:
         print(f"{error.problem}\n{error.remedy}", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended, too
     how = Sending(seconds=options.seconds, rate=options.rate)
     tables = compare(servers, workloads, how, options.rounds, _say)
+    progress.clear()
     command = shlex.join(["python", "-m", "benchmarks.compare", *given])
     page = markdown(tables, servers, how, options.rounds, command, time.strftime("%Y-%m-%d"))
     if str(options.output) == "-":

@@ -38,16 +38,24 @@ class Table:
 
 
 def run_one(contestant: Contestant, workload: Workload, packets: Packets, how: Sending, entry: Entry) -> None:
-    """Starts a contestant, warms it up with every series once, and measures one run; adds it to `entry`."""
-    with (
-        tempfile.TemporaryDirectory(prefix="benchmark-") as directory,
-        contestant.start(Path(directory), workload.scheme) as running,
-    ):
-        warm = max(_WARM_LINES, workload.load.series)
-        packets.send(running.target, Sending(rate=_WARM_RATE, lines=warm, seconds=4 * warm / _WARM_RATE))
-        result = measure(packets, running.target, how, running.counter, running.pid, settle=_SETTLE)
-        entry.results.append(result)
-        entry.notes.append(running.notes())
+    """Starts a contestant, warms it up with every series once, and measures one run; adds it to `entry`.
+
+    One that fails is out of this workload, with the reason; the others go on.
+    """
+    warm = max(_WARM_LINES, workload.load.series)
+    warming = Sending(rate=_WARM_RATE, lines=warm, seconds=4 * warm / _WARM_RATE)
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
+        try:
+            with contestant.start(Path(directory), workload.scheme) as running:
+                packets.send(running.target, warming)
+                result = measure(packets, running.target, how, running.counter, running.pid, settle=_SETTLE)
+                entry.notes.append(running.notes())
+                entry.results.append(result)
+        except BenchmarkError as error:
+            reason = f"{error.problem}: {error.remedy}".replace("\n", " ")
+            entry.skipped = reason.replace(directory, "DIRECTORY")  # it names this run and machine only
+        except ProcessLookupError:
+            entry.skipped = "it ended during the run"
 
 
 def compare(
@@ -72,22 +80,10 @@ def compare(
                     if entry.skipped:
                         continue
                     say(f"{workload.name}: round {number} of {rounds}: {one.name}")
-                    _attempt(one, workload, packets, how, entry)
+                    run_one(one, workload, packets, how, entry)
         finally:
             packets.close()
     return tables
-
-
-def _attempt(
-    contestant: Contestant, workload: Workload, packets: Packets, how: Sending, entry: Entry
-) -> None:
-    """A contestant that fails is out of this workload; the others go on."""
-    try:
-        run_one(contestant, workload, packets, how, entry)
-    except BenchmarkError as error:
-        entry.skipped = f"{error.problem}: {error.remedy}".replace("\n", " ")
-    except ProcessLookupError:
-        entry.skipped = "it ended during the run"
 
 
 def resident(entry: Entry) -> int:

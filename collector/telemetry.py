@@ -141,9 +141,10 @@ def _by_sender(listeners: Iterable[Listener]) -> list[tuple[Mapping[str, str], f
     """Dropped lines of each listener, by reason and by where their senders are."""
     sums: Counter[tuple[str, str, str]] = Counter()
     for one in listeners:
+        drops = one.drops()
         for reason in DROPS:
             for kind in one.senders.kinds:
-                sums[one.name, reason, kind] += one.senders.drops.lines[reason, kind]
+                sums[one.name, reason, kind] += drops.lines[reason, kind]
     return [
         ({"listener": name, "reason": reason, "sender": kind}, total)
         for (name, reason, kind), total in sums.items()

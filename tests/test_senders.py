@@ -70,11 +70,11 @@ def test_only_networks_that_are_allowed_are_heard(loop: str, scheme: str) -> Non
             for source in ("127.0.0.2", "127.0.0.4", "127.1.0.1", "127.0.0.1"):
                 await send(scheme, rig.port(), source, b"a:1|c\nb:1|c\n")
             await rig.lines(4)
-            drops = rig.listener.senders.drops
+            drops = rig.listener.drops
             if scheme == "udp":
                 await eventually(lambda: rig.listener.packets == 4, "all datagrams")
-                assert dict(drops.lines) == {("not_allowed", SenderClass.LOOPBACK): 4}
-                assert dict(drops.named) == {"127.0.0.4": 2, "127.1.0.1": 2}
+                assert dict(drops().lines) == {("not_allowed", SenderClass.LOOPBACK): 4}
+                assert dict(drops().named) == {"127.0.0.4": 2, "127.1.0.1": 2}
             else:
                 status = rig.listener.status()
                 assert status["refused_connections"] == {"not_allowed": 2}
@@ -141,14 +141,14 @@ def test_a_flood_from_one_sender_costs_the_others_nothing(loop: str, scheme: str
                     await asyncio.sleep(0.005)
 
             await asyncio.gather(flood(), calm("127.0.0.2"), calm("127.0.0.3"))
-            drops = rig.listener.senders.drops
+            drops = rig.listener.drops
             await eventually(
-                lambda: rig.listener.lines + drops.lines.total() == 10_400, "all lines", rig.listener.status
+                lambda: rig.listener.lines + drops().lines.total() == 10_400, "all lines", rig.listener.status
             )
             totals = rig.totals()
             assert totals["calm"] == 400
             assert 1000 <= totals["flood"] < 5000
-            assert set(drops.named) == {"127.0.0.66"}
+            assert set(drops().named) == {"127.0.0.66"}
             assert rig.listener.status()["dropped"] == {"sender_rate": 10_000 - totals["flood"]}
 
     run(loop, main())
@@ -193,7 +193,7 @@ def test_forged_addresses_cannot_grow_the_table_nor_push_out_who_is_known(
         key = f"198.18.{n // 250}.{n % 250}"
         table.ingest(b"forged:1|c", key, (key, 1), NOW)
     assert engine.limit_hits["senders"] == 901
-    assert table.drops.lines["sender_rate", SenderClass.PRIVATE] >= 800  # 198.18.0.0/15 is for benchmarks
+    assert table.drops.lines["sender_rate", SenderClass.PUBLIC] >= 800
     assert len(table.drops.named) <= 100
     assert table.ingest(b"a:1|c", "10.0.0.1", ("10.0.0.1", 1), NOW) == 1
 

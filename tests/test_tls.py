@@ -18,7 +18,6 @@ from collector.errors import OperatorError
 from collector.listeners import tls as tls_module
 from collector.listeners.settings import TlsSettings
 
-
 pytestmark = pytest.mark.usefixtures("each_engine")
 
 

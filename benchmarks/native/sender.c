@@ -32,7 +32,7 @@
 enum {
     BATCH = 64,         /* sends a system call */
     MOST_SEGMENTS = 64, /* the kernel's own bound */
-    MOST_BYTES = 65000, /* of one send: what an IP packet holds, less its headers */
+    MOST_BYTES = 65000, /* of several packets: what one of IP holds, less its headers */
     MOST_CONNECTIONS = 256,
 };
 
@@ -97,14 +97,13 @@ static struct load segmented(struct load load) {
         struct send *first = &load.sends[i], *one = &made[count++];
         *one = (struct send){0, 0, 0, first->bytes, memory};
         for (; i < load.count && load.sends[i].bytes == one->segment && one->packets < MOST_SEGMENTS &&
-               one->bytes + one->segment <= MOST_BYTES; i++) {
+               (!one->packets || one->bytes + one->segment <= MOST_BYTES); i++) {
             memcpy(memory, load.sends[i].data, one->segment);
             memory += one->segment;
             one->bytes += one->segment;
             one->lines += load.sends[i].lines;
             one->packets++;
         }
-        if (!one->packets) fail("standard input", "holds a packet longer than a datagram can be");
     }
     uint64_t random = 0x9E3779B97F4A7C15u;
     for (size_t i = count - 1; i > 0; i--) {

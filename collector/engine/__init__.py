@@ -11,7 +11,7 @@
 No socket, clock, logger or store: `now` is an argument.
 """
 
-from collector.engine.interface import Engine, Interval, Limits, Reader, RefusedLine
+from collector.engine.interface import Engine, Interval, Limits, Policed, Reader, RefusedLine
 from collector.engine.pure import PureEngine
 
 # By name, the one to be preferred first.
@@ -24,4 +24,14 @@ else:
     ENGINES = {"native": NativeEngine, "python": PureEngine}
     WITHOUT_CORE = ""
 
-__all__ = ["ENGINES", "WITHOUT_CORE", "Engine", "Interval", "Limits", "PureEngine", "Reader", "RefusedLine"]
+__all__ = [
+    "ENGINES",
+    "WITHOUT_CORE",
+    "Engine",
+    "Interval",
+    "Limits",
+    "Policed",
+    "PureEngine",
+    "Reader",
+    "RefusedLine",
+]

@@ -1,4 +1,4 @@
-from typing import Final
+from typing import Any, Final
 
 # What the values of a head are.
 COUNTER: Final[int]
@@ -85,10 +85,19 @@ class Core:
 class Retired:
     def __len__(self) -> int: ...
     # The entries depend on the state: see _core.pyx.
-    def read(self, number: int) -> tuple[int, int, list[tuple[object, ...]]] | None: ...
+    def read(self, number: int) -> tuple[int, int, list[Any]] | None: ...
 
 class Reader:
-    def __init__(self, owner: Core, socket: int, wake: int, profile: int, buffer: int) -> None: ...
+    def __init__(
+        self,
+        owner: Core,
+        socket: int,
+        wake: int,
+        profile: int,
+        buffer: int,
+        policed: tuple[bytes, bytes, float] | None = None,
+    ) -> None: ...
+    def drops(self) -> tuple[list[list[int]], list[tuple[int, bytes, int]], int]: ...
     def end(self, at_once: bool) -> None: ...
     def close(self) -> None: ...
     @property

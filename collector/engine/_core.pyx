@@ -33,11 +33,12 @@ cdef extern from "sums.h" nogil:
         const exact *sum
         double huge, least, largest
     ctypedef struct member:
-        uint32_t length
-        const char *text
+        uint32_t taken
     ctypedef struct members:
         uint32_t used, mask
-        member **slots
+        const member *slots
+    size_t member_length(const member *)
+    const char *member_text(const member *)
     void sketch_bounds(const double *bounds, uint32_t length)
     void members_free(members *set)
 
@@ -512,8 +513,8 @@ cdef list list_of(const members *found):
     cdef uint32_t n
     if found != NULL:
         for n in range(found.mask + 1):
-            if found.slots[n] != NULL:
-                texts.append(PyBytes_FromStringAndSize(found.slots[n].text, found.slots[n].length))
+            if found.slots[n].taken:
+                texts.append(PyBytes_FromStringAndSize(member_text(&found.slots[n]), member_length(&found.slots[n])))
     return texts
 
 

@@ -74,6 +74,12 @@ class Interval(Protocol):
         ...
 
 
+# Where it matters who sends: networks that are heard, places of networks (0, 1), lines per second and sender.
+# The networks are packed one behind the other: 16 bytes of address (of IPv4 the first four), bits, 4 or 6,
+# place, 0.
+Policed = tuple[bytes, bytes, float]
+
+
 class Reader(Protocol):
     """A thread that empties a datagram socket into an engine, whatever the event loop is doing."""
 
@@ -88,6 +94,14 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Ends the thread and waits for that. The socket stays open."""
+        ...
+
+    def drops(self) -> tuple[list[list[int]], list[tuple[int, bytes, int]], int]:
+        """What was dropped because of who sent it.
+
+        (lines by reason (1 not heard, 2 over the rate) and place (2 for all others), the first senders as
+        (4 or 6, address, lines), how often there was no room to tell one more sender apart).
+        """
         ...
 
     def counts(self) -> tuple[int, int, int, int, int]:
@@ -122,7 +136,9 @@ class Engine(Protocol):
         """Takes one datagram, or whole lines of a stream; the number of lines that were in it."""
         ...
 
-    def reader(self, socket: int, wake: int, profile: int, buffer: int) -> Reader | None:
+    def reader(
+        self, socket: int, wake: int, profile: int, buffer: int, policed: Policed | None = None
+    ) -> Reader | None:
         """A thread that receives from a datagram socket; None where the engine has none.
 
         `socket` and `wake` are descriptors; `wake`, an eventfd, is written to when `settle` is to be called.

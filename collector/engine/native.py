@@ -33,7 +33,7 @@ from collector.engine.accumulators import (
     TimerAccumulator,
 )
 from collector.engine.heads import HeadTable, Resolved
-from collector.engine.interface import Interval, Limits, Sender
+from collector.engine.interface import Interval, Limits, Policed, Sender
 from collector.engine.interval import PureInterval
 from collector.engine.pure import PureEngine
 from collector.model import CounterPoint, GaugeMode, Kind, Point, Series, SetPoint, Window, clamp_integer
@@ -42,10 +42,10 @@ from collector.statsd.events import event_end
 from collector.statsd.lines import Move, Profile, Value, parse_head
 from collector.statsd.refusal import Refusal
 
-_WAITING: Final = 100_000  # heads that may wait for Python at one time: some 20 MB
-_QUEUE_BYTES: Final = (
-    8 * 2**20
-)  # of lines that wait: a stall of 300 ms at 100,000 of 80 bytes a second is 2.4
+# A start with 100,000 series that all come in a moment must lose none, and Python reads about 100,000 heads a
+# second. The memory is taken as it is needed.
+_WAITING: Final = 250_000  # heads that may wait for Python at one time: some 60 MB with their lines
+_QUEUE_BYTES: Final = 48 * 2**20  # of lines that wait, some 40 of them each for what is known of it
 _KNOWN_FAULTS: Final = 1024  # refusals by head, kept with their messages
 _RAW_SAMPLES: Final = 10_000  # of timers in one chunk, as in the engine in Python
 _SETTLED_AT_FLUSH: Final = 20_000  # pieces: some 200 ms
@@ -284,7 +284,8 @@ class NativeEngine(PureEngine):
             future_window=future_window,
             limits=limits,
         )
-        self._heads = NativeHeads(self._core, self._limits, self.limit_hits)
+        self._known = NativeHeads(self._core, self._limits, self.limit_hits)
+        self._heads = self._known
 
     def add_profile(self, profile: Profile) -> int:
         """Registers how a listener reads lines; the number is for `ingest`."""
@@ -411,7 +412,7 @@ class NativeEngine(PureEngine):
                 return -1
             self._oddities.append(found.odd)
         odd = self._oddities.index(found.odd)
-        number = self._heads.number(found.series)
+        number = self._known.number(found.series)
         state = self._state(profile, found.series.kind)
         return self._core.bind(profile, name, tail, state, number, found.weight, odd)
 
@@ -475,7 +476,7 @@ class NativeEngine(PureEngine):
 
     def add(self, series: Series, value: Value, weight: float, at: int) -> None:
         """Adds one value to the open window; `at` is in milliseconds."""
-        number = self._heads.number(series)
+        number = self._known.number(series)
         moves = isinstance(value, Move)
         plain = value.by if isinstance(value, Move) else value
         state = _core.GAUGE if series.kind is Kind.GAUGE else _STATES[series.kind]
@@ -488,7 +489,7 @@ class NativeEngine(PureEngine):
             self.limit_hits["memory"] += 1
 
     def _event(self, profile: int, data: bytes, start: int, sender: Sender, now: float) -> None:
-        """An event is one line where its lengths fit what is there; else its line is one like any other."""
+        """An event is one line where its own lengths fit what is there; else its line is like any other."""
         end = event_end(data, start)
         if end is None or end > len(data) or end - start > self._limits.line:
             end = start
@@ -507,13 +508,15 @@ class NativeEngine(PureEngine):
 
     # ------------------------------------------------------------------ what reader threads leave to Python
 
-    def reader(self, socket: int, wake: int, profile: int, buffer: int) -> _core.Reader:
+    def reader(
+        self, socket: int, wake: int, profile: int, buffer: int, policed: Policed | None = None
+    ) -> _core.Reader:
         """A thread that empties a datagram socket into this engine; it lives until its `close`.
 
         `socket` and `wake` are descriptors; `wake`, an eventfd, is written to when `settle` is to be called.
         `buffer` is what the kernel holds for the socket, in bytes. OSError if there is no thread.
         """
-        return _core.Reader(self._core, socket, wake, profile, buffer)
+        return _core.Reader(self._core, socket, wake, profile, buffer, policed)
 
     def settle(self, most: int) -> bool:
         """Reads up to `most` of the lines that wait; whether more do. `settled` counts those by profile."""
@@ -579,7 +582,7 @@ class NativeEngine(PureEngine):
 
 
 def sender_of(address: bytes) -> Sender:
-    """The sender out of a Linux `sockaddr`; "local" for a unix socket's client without a name, as most are."""
+    """The sender out of a Linux `sockaddr`; "local" for a unix socket's client without a name, as most."""
     family = struct.unpack_from("=H", address)[0] if len(address) > 2 else 0
     if family == _AF_UNIX:
         return address[2:].rstrip(b"\0").decode("utf-8", "backslashreplace") or _NOBODY

@@ -38,7 +38,7 @@ from collector.engine.accumulators import (
     TimerAccumulator,
 )
 from collector.engine.heads import HeadTable, Resolved
-from collector.engine.interface import Interval, Limits, Reader, RefusedLine, Sender
+from collector.engine.interface import Interval, Limits, Policed, Reader, RefusedLine, Sender
 from collector.engine.interval import PureInterval
 from collector.model import Kind, Window
 from collector.statsd.events import CHECK, EVENT, parse_check, parse_event
@@ -124,7 +124,9 @@ class PureEngine:
         """Gives up a profile; what came for it stays in the open window, its heads are forgotten in time."""
         del self._profiles[number]
 
-    def reader(self, socket: int, wake: int, profile: int, buffer: int) -> Reader | None:
+    def reader(
+        self, socket: int, wake: int, profile: int, buffer: int, policed: Policed | None = None
+    ) -> Reader | None:
         """None: Python receives in the event loop."""
         return None
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from collector.engine import Engine, Limits
-from collector.listeners.senders import Senders
+from collector.listeners.senders import Drops, Senders
 from collector.listeners.settings import ListenerSettings
 from collector.statsd.lines import Profile
 
@@ -30,7 +30,7 @@ def profile_of(settings: ListenerSettings, limits: Limits) -> Profile:
 
 
 class Listener(ABC):
-    """An address that lines arrive at. Counts only ever grow; `_lines` and its kin are the event loop's own."""
+    """An address that lines arrive at. Counts only ever grow; `_lines` and its kin are the event loop's."""
 
     def __init__(
         self, settings: ListenerSettings, engine: Engine, limits: Limits, clock: Callable[[], float]
@@ -50,6 +50,10 @@ class Listener(ABC):
     def name(self) -> str:
         """The value of the label `listener`: the address as it was configured."""
         return self.url
+
+    def drops(self) -> Drops:
+        """What was dropped because of who sent it."""
+        return self.senders.drops
 
     @property
     def kernel_drops(self) -> int:
@@ -97,5 +101,5 @@ class Listener(ABC):
             "packets": self.packets,
             "bytes": self.bytes,
             "kernel_drops": self.kernel_drops,
-            **self.senders.status(),
+            **self.drops().status(),
         }

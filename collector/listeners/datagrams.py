@@ -1,6 +1,7 @@
 """UDP and unix datagrams: off the socket into the engine.
 
-With the compiled engine a thread of its own empties each socket, unless it matters who sends.
+With the compiled engine a thread of its own empties each socket, unless each line is to be tagged with who
+sends.
 
 Else the event loop receives, without asyncio's transport in between: one wake-up of `add_reader` serves many
 datagrams, where a protocol would be called for each. That loop is bounded in time, so that a flood leaves the
@@ -22,6 +23,7 @@ from typing import Any, Final
 from collector.engine import Engine, Limits
 from collector.listeners import unix
 from collector.listeners.base import Listener
+from collector.listeners.senders import Drops
 from collector.listeners.settings import ListenerSettings
 from collector.listeners.sockets import DropCounter, bind, request_receive_buffer, shown
 from collector.listeners.threads import ReaderThreads
@@ -60,7 +62,7 @@ class DatagramListener(Listener):
     ) -> None:
         """`clock` tells wall time in seconds."""
         super().__init__(settings, engine, limits, clock)
-        self._threads = ReaderThreads(engine, self.url, self.senders.shared_profile)
+        self._threads = ReaderThreads(engine, settings, self.senders)
 
     async def open(self) -> None:
         """Binds and starts to receive; OperatorError if the address cannot be had."""
@@ -70,10 +72,16 @@ class DatagramListener(Listener):
             self._open_udp()
         loop = asyncio.get_running_loop()
         for one in self._sockets:
-            # A unix socket holds a few datagrams and makes its senders wait: never to be left for a while.
-            buffer = one.granted if one.drops else 0
-            if self.senders.matter or not self._threads.start(one.sock, buffer):
+            if not self._start_thread(one):
                 loop.add_reader(one.sock.fileno(), self._receive, one, _TURN)
+
+    def _start_thread(self, one: _Socket) -> bool:
+        """Lets a thread of the engine receive, where it can do all that the settings ask for."""
+        if self.settings.url.unix:
+            # It holds a few datagrams and makes its senders wait: never to be left for a while. Which process
+            # they are of only Python asks.
+            return not self.senders.matter and self._threads.start(one.sock, buffer=0)
+        return not self.senders.tagged and self._threads.start(one.sock, one.granted)
 
     def _open_udp(self) -> None:
         wanted = self.settings.receive_buffer
@@ -174,6 +182,11 @@ class DatagramListener(Listener):
     def bytes(self) -> int:
         """Bytes received."""
         return self._bytes + self._threads.counts()[1]
+
+    def drops(self) -> Drops:
+        """What was dropped because of who sent it, by the event loop or by threads."""
+        here, there = self.senders.drops, self._threads.drops()
+        return Drops(here.lines + there.lines, here.named + there.named)
 
     @property
     def kernel_drops(self) -> int:

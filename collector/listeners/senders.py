@@ -55,6 +55,23 @@ class SenderClass(StrEnum):
     LOCAL = "local"  # a process, over a unix socket
 
 
+# Where addresses are; others are public.
+PLACES: Final = tuple(
+    (ipaddress.ip_network(text), kind)
+    for kind, texts in (
+        (SenderClass.LOOPBACK, ("127.0.0.0/8", "::1")),
+        (SenderClass.PRIVATE, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16")),
+        (SenderClass.PRIVATE, ("100.64.0.0/10", "fc00::/7", "fe80::/10")),
+    )
+    for text in texts
+)
+
+
+def place_of(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> SenderClass:
+    """The class of an address."""
+    return next((kind for network, kind in PLACES if address in network), SenderClass.PUBLIC)
+
+
 @dataclass(slots=True, weakref_slot=True)
 class Budget:
     """A token bucket: lines that may come now. It may be overdrawn by one datagram."""
@@ -95,6 +112,14 @@ class Drops:
         if sender.name in self.named or len(self.named) < _MOST_NAMED:
             self.named[sender.name] += lines
 
+    def status(self) -> dict[str, Any]:
+        """What /api/v1/status shows of them."""
+        by_reason: Counter[str] = Counter()
+        for (reason, _), lines in self.lines.items():
+            by_reason[reason] += lines
+        most = [{"sender": name, "lines": lines} for name, lines in self.named.most_common(_SHOWN)]
+        return {"dropped": dict(by_reason), "dropped_most": most}
+
 
 class Senders:
     """All senders of a listener."""
@@ -129,8 +154,12 @@ class Senders:
     @property
     def matter(self) -> bool:
         """Whether it makes a difference who sends; else datagrams need not be told apart."""
-        settings = self._settings
-        return bool(self._rate or settings.allow or settings.sender_tag is not SenderTag.NONE)
+        return bool(self._rate or self._settings.allow or self.tagged)
+
+    @property
+    def tagged(self) -> bool:
+        """Whether each sender has a profile of his own."""
+        return self._settings.sender_tag is not SenderTag.NONE
 
     @property
     def kinds(self) -> tuple[SenderClass, ...]:
@@ -167,19 +196,13 @@ class Senders:
     def _drop(self, reason: str, sender: Sender, data: bytes) -> None:
         lines = data.count(b"\n") + (not data.endswith(b"\n"))
         self.drops.add(reason, sender, lines)
-        held = self._logs[reason].admit(time.monotonic())
-        if held is not None:
-            log.warning(
-                event(
-                    "listener.dropped",
-                    url=self._url,
-                    reason=reason,
-                    sender=sender.name,
-                    lines=lines,
-                    others=held,
-                    remedy=_REMEDIES[reason],
-                )
-            )
+        self.report(reason, sender.name)
+
+    def report(self, reason: str, sender: str) -> None:
+        """Logs that lines of a sender are dropped: once a minute and reason."""
+        if self._logs[reason].admit(time.monotonic()) is not None:
+            fields = {"reason": reason, "sender": sender, "remedy": _REMEDIES[reason]}
+            log.warning(event("listener.dropped", url=self._url, **fields))
 
     # ------------------------------------------------------------------ the table
 
@@ -220,9 +243,7 @@ class Senders:
         site = key
         if address.version == 6:
             site = f"{int(address) >> (128 - _SITE_BITS):x}"
-        if address.is_loopback:
-            return SenderClass.LOOPBACK, allowed, site
-        return (SenderClass.PRIVATE if address.is_private else SenderClass.PUBLIC), allowed, site
+        return place_of(address), allowed, site
 
     def _stranger(self, kind: SenderClass, allowed: bool) -> Sender:
         """Who stands for all that the table has no room for."""
@@ -271,13 +292,3 @@ class Senders:
         """Waits for the names that are being looked up, and takes what was held."""
         if self._naming:
             await asyncio.wait(self._naming)
-
-    # ------------------------------------------------------------------ status
-
-    def status(self) -> dict[str, Any]:
-        """What was dropped because of who sent it."""
-        by_reason: Counter[str] = Counter()
-        for (reason, _), lines in self.drops.lines.items():
-            by_reason[reason] += lines
-        most = [{"sender": name, "lines": lines} for name, lines in self.drops.named.most_common(_SHOWN)]
-        return {"dropped": dict(by_reason), "dropped_most": most}

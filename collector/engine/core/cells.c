@@ -278,14 +278,21 @@ static int merge(core *core, cell *to, cell *from, int state)
         return merge_samples(to, from, core->limits.samples);
     case SET:
         for (uint32_t n = 0; from->as.members && n <= from->as.members->mask; n++) {
-            const member *one = from->as.members->slots[n];
-            if (one) whole &= cell_add_member(core, to, one->text, one->length);
+            const member *one = &from->as.members->slots[n];
+            if (one->taken) whole &= cell_add_member(core, to, member_text(one), member_length(one));
         }
         return whole;
     default:
         merge_gauges(to, from);
         return 1;
     }
+}
+
+/* The type that the core knew a head by is the one that Python finds; if ever it is not, nothing is mixed. */
+static int alike(int guessed, int found)
+{
+    int is_gauge = found == GAUGE || found == GAUGE_MOVING;
+    return guessed == found || (is_gauge && (guessed == GAUGE || guessed == GAUGE_MOVING));
 }
 
 uint32_t core_settle(core *core, head *head, int state, uint32_t number, double weight, uint8_t odd)
@@ -300,7 +307,7 @@ uint32_t core_settle(core *core, head *head, int state, uint32_t number, double 
     if (state < REFUSED && lines) {
         cell *to = core_cell(core, number, state, weight, &head->cell);
         if (to) head->epoch = core->epoch;
-        if (!to || !merge(core, to, from, state)) core->no_memory += lines;
+        if (!to || !alike(from->state, state) || !merge(core, to, from, state)) core->no_memory += lines;
         core->odd[odd] += lines;
         core->news++;
     }

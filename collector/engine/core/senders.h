@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-enum { NO_PLACE = 3, PLACES = 4 }; /* what `place` of a network may be: below PLACES */
+enum { NO_PLACE = 2, PLACES = 3 }; /* what `place` of a network may be: below PLACES */
 
 typedef struct {
     uint8_t bytes[16]; /* of IPv4 the first four */

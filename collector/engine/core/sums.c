@@ -151,21 +151,22 @@ void sketch_free(sketch *made)
 
 /* -- sets -------------------------------------------------------------------------------------------------- */
 
+static member *free_slot(members *set, uint32_t hash)
+{
+    while (set->slots[hash & set->mask].taken) hash++;
+    return &set->slots[hash & set->mask];
+}
+
 static int members_room(members **set)
 {
     uint32_t slots = *set ? ((*set)->mask + 1) * 2 : 8;
-    members *larger = calloc(1, sizeof **set + (size_t)slots * sizeof(member *));
+    members *larger = calloc(1, sizeof **set + (size_t)slots * sizeof(member));
     if (!larger) return 0;
     larger->mask = slots - 1;
     if (*set) {
         larger->used = (*set)->used;
-        for (uint32_t n = 0; n <= (*set)->mask; n++) {
-            member *one = (*set)->slots[n];
-            if (!one) continue;
-            uint32_t at = one->hash & larger->mask;
-            while (larger->slots[at]) at = (at + 1) & larger->mask;
-            larger->slots[at] = one;
-        }
+        for (uint32_t n = 0; n <= (*set)->mask; n++)
+            if ((*set)->slots[n].taken) *free_slot(larger, (*set)->slots[n].hash) = (*set)->slots[n];
         free(*set);
     }
     *set = larger;
@@ -175,25 +176,29 @@ static int members_room(members **set)
 int members_add(members **set, uint32_t hash, const char *text, size_t length)
 {
     if ((!*set || (uint64_t)(*set)->used * 4 >= (uint64_t)((*set)->mask + 1) * 3) && !members_room(set)) return -1;
-    members *s = *set;
-    uint32_t at = hash & s->mask;
-    for (; s->slots[at]; at = (at + 1) & s->mask) {
-        const member *one = s->slots[at];
-        if (one->hash == hash && one->length == length && !memcmp(one->text, text, length)) return 0;
+    member *one;
+    for (uint32_t at = hash;; at++) {
+        one = &(*set)->slots[at & (*set)->mask];
+        if (!one->taken) break;
+        if (one->hash == hash && member_length(one) == length && !memcmp(member_text(one), text, length)) return 0;
     }
-    member *one = malloc(sizeof *one + length);
-    if (!one) return -1;
+    char *to = one->text.here;
+    if (length > MEMBER_HERE) {
+        to = malloc(length);
+        if (!to) return -1;
+        one->text.there = to;
+    }
+    memcpy(to, text, length);
     one->hash = hash;
-    one->length = (uint32_t)length;
-    memcpy(one->text, text, length);
-    s->slots[at] = one;
-    s->used++;
+    one->taken = (uint32_t)length + 1;
+    (*set)->used++;
     return 1;
 }
 
 void members_free(members *set)
 {
     if (!set) return;
-    for (uint32_t n = 0; n <= set->mask; n++) free(set->slots[n]);
+    for (uint32_t n = 0; n <= set->mask; n++)
+        if (set->slots[n].taken && member_length(&set->slots[n]) > MEMBER_HERE) free(set->slots[n].text.there);
     free(set);
 }

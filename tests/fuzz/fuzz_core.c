@@ -1,0 +1,244 @@
+/* Fuzzes the core alone. An input is
+ *
+ *     byte 0     limits: how small they are
+ *     byte 1     every so many-th allocation fails; 0: none does
+ *     the rest   datagrams, a 0xfe between them; each begins with a byte that says what is done with it
+ *
+ * Here stands a small Python: it binds heads to series, refuses some, and reads what waits, so that all paths of
+ * the core are walked. Besides the sanitizers, what the core says of itself is checked. */
+#include "failing_memory.h"
+#undef malloc
+#undef calloc
+#undef realloc
+#undef aligned_alloc
+
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core.h"
+
+static unsigned fail_every, allocations;
+
+static int fails(void) { return fail_every && ++allocations % fail_every == 0; }
+void *failing_malloc(size_t size) { return fails() ? NULL : malloc(size); }
+void *failing_calloc(size_t count, size_t size) { return fails() ? NULL : calloc(count, size); }
+void *failing_realloc(void *old, size_t size) { return fails() ? NULL : realloc(old, size); }
+void *failing_aligned_alloc(size_t alignment, size_t size) { return fails() ? NULL : aligned_alloc(alignment, size); }
+
+#define CHECK(what) \
+    do { \
+        if (!(what)) { \
+            fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #what); \
+            abort(); \
+        } \
+    } while (0)
+
+enum { DATAGRAM_ENDS = 0xfe };
+
+/* Numbers are those of the C library in the "C" locale, bit for bit. */
+static void check_number(const char *text, size_t length)
+{
+    char copy[512], *end;
+    number found;
+    if (length >= sizeof copy || !number_scan(text, length, &found)) return;
+    memcpy(copy, text, length);
+    copy[length] = 0;
+    double expected = strtod(copy, &end);
+    CHECK(end == copy + length);
+    if (found.is_integer)
+        CHECK(found.as.integer == strtoll(copy, NULL, 10));
+    else
+        CHECK(!memcmp(&expected, &found.as.real, sizeof expected));
+}
+
+/* What Python would say of a head: by its type, and by its length for variety. */
+static int state_of(const char *name, size_t name_length, const char *tail, size_t tail_length)
+{
+    if (!name_length || tail_length % 7 == 6) return REFUSED;
+    switch (tail[0]) {
+    case 'c':
+        return COUNTER;
+    case 'g':
+        return name[0] == 'd' ? GAUGE : GAUGE_MOVING;
+    case 's':
+        return SET;
+    case 'm':
+        return tail_length > 1 && tail[1] == 's' ? TIMER : COUNTER;
+    case 'h':
+    case 'd':
+        return TIMER;
+    default:
+        return REFUSED;
+    }
+}
+
+static uint32_t intern(core *core, int state, const char *name, size_t length)
+{
+    char key[128] = {"ctggs"[state]};
+    if (length > 100) length = 100;
+    memcpy(key + 1, name, length);
+    return core_intern(core, key, length + 1, length > 4 ? 4 : length + 1);
+}
+
+/* Settles a head; 0 where it cannot be remembered. */
+static int settle(core *core, uint32_t profile, const char *name, size_t name_length, const char *tail,
+                  size_t tail_length)
+{
+    uint64_t hash;
+    int full, state = state_of(name, name_length, tail, tail_length);
+    double weight = tail_length % 3 == 2 ? 1 / 0.3 : 1.0;
+    uint32_t series = state == REFUSED ? 3 : intern(core, state, name, name_length);
+    if (series >= TOO_MANY_OF_METRIC) {
+        state = REFUSED;
+        series = 5;
+    }
+    if (state == GAUGE || state == GAUGE_MOVING || state == SET) weight = 1.0;
+    head *found = core_find_head(core, profile, name, name_length, tail, tail_length, &hash);
+    if (found && found->state == PENDING) {
+        core_settle(core, found, state, series, weight, tail_length % 5 == 4);
+        return 1;
+    }
+    if (found) return 1;
+    found = core_add_head(core, hash, profile, name, name_length, tail, tail_length, &full);
+    if (!found) return 0;
+    found->state = (uint8_t)state;
+    found->series = series;
+    found->weight = weight;
+    found->odd = tail_length % 5 == 4;
+    return 1;
+}
+
+static void feed(core *core, uint32_t profile, const char *bytes, size_t length)
+{
+    static feeder feeder;
+    int tried = 0;
+    feeder_start(&feeder, profile, bytes, length, 1000);
+    for (enum stop stop; (stop = core_feed(core, &feeder)) != DONE;) {
+        record *line = feeder_stopped(&feeder);
+        CHECK(line->line >= bytes && line->end <= bytes + length && line->line <= line->end);
+        if (stop == AT_EVENT) {
+            const char *end = memchr(line->line, '\n', (size_t)(line->end - line->line));
+            feeder_skip(&feeder, end ? end + 1 : line->end);
+        } else if (stop == NEW_HEAD && !tried &&
+                   settle(core, profile, line->line, (size_t)(line->value - 1 - line->line), line->tail,
+                          (size_t)(line->end - line->tail))) {
+            feeder_retry(&feeder);
+            tried = 1;
+            continue;
+        } else if (stop == ODD_VALUES) {
+            check_number(line->value, (size_t)(line->tail - 1 - line->value));
+        }
+        tried = 0;
+    }
+}
+
+/* Reads all that waits. */
+static void read_queue(core *core)
+{
+    static char bytes[PIECE_MOST], sender[SENDER_MOST];
+    piece found;
+    while (core_take_piece(core, &found, sender, bytes)) {
+        CHECK(found.length <= PIECE_MOST && found.sender_length <= SENDER_MOST);
+        if (!found.counted) {
+            feed(core, found.profile, bytes, found.length);
+            continue;
+        }
+        const char *colon = memchr(bytes, ':', found.length);
+        CHECK(colon);
+        const char *bar = memchr(colon, '|', found.length - (size_t)(colon - bytes));
+        CHECK(bar);
+        settle(core, found.profile, bytes, (size_t)(colon - bytes), bar + 1,
+               found.length - (size_t)(bar + 1 - bytes));
+    }
+}
+
+static void check_interval(const core *core, const interval *of)
+{
+    for (uint32_t n = 0; n < of->length; n++) {
+        const cell *one = interval_cell(of, n);
+        CHECK(one->series < core->series_length);
+        CHECK(one->next == NONE || (one->next < of->length && interval_cell(of, one->next)->series == one->series));
+        if (one->state == SET && one->as.members) CHECK(one->as.members->used <= core->limits.set_members + 1);
+        if (one->state == TIMER) CHECK(one->as.samples.folded <= one->as.samples.length);
+        if (one->state == COUNTER && one->as.sum.fractions)
+            for (uint16_t part = 0; part < one->as.sum.fractions->length; part++)
+                CHECK(isfinite(one->as.sum.fractions->parts[part]));
+    }
+}
+
+static void flush(core *core)
+{
+    uint64_t at = 0;
+    uint32_t place = 0, count, numbers[SWEPT];
+    interval *retired = core_swap(core);
+    if (retired) check_interval(core, retired);
+    interval_free(retired);
+    core_turn(core);
+    while (core_sweep_heads(core, &at)) continue;
+    while (core_sweep_series(core, &place, numbers, &count)) continue;
+    while (core->spills) {
+        spill *next = core->spills->next;
+        members_free(core->spills->members);
+        free(core->spills);
+        core->spills = next;
+    }
+}
+
+static void check_tables(core *core)
+{
+    uint64_t hash, heads = 0;
+    for (uint64_t n = 0; n <= core->heads_mask; n++) {
+        const head *one = core->heads[n].head;
+        if (!one) continue;
+        heads++;
+        CHECK(core_find_head(core, one->profile, one->text, one->name_length, one->text + one->name_length,
+                             one->tail_length, &hash) == one);
+        if (one->state < REFUSED) CHECK(core->series[one->series]);
+    }
+    CHECK(heads == core->heads_used && heads <= core->limits.heads);
+    CHECK(core->series_used <= core->limits.series);
+    CHECK(core->waiting_used <= core->limits.waiting);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static double bounds[64];
+    if (!bounds[0]) {
+        for (int n = 0; n < 64; n++) bounds[n] = ldexp(1.0, n - 16);
+        sketch_bounds(bounds, 64);
+    }
+    if (size < 2) return 0;
+    const limits small = {1 + data[0] % 16,       1 + data[0] % 8, 1 + data[0] % 32, 200, 1 + data[0] % 4,
+                          1 + data[0] % 8 * 100u, data[0] % 8,     64 + data[0] * 16u};
+    fail_every = 0;
+    core *core = core_new(42, &small);
+    CHECK(core);
+    CHECK(core_add_profile(core, 0, (profile){1, 0}) && core_add_profile(core, 1, (profile){0, 1}));
+    fail_every = data[1];
+    for (const uint8_t *at = data + 2, *end = data + size; at < end;) {
+        const uint8_t *stop = memchr(at, DATAGRAM_ENDS, (size_t)(end - at));
+        if (!stop) stop = end;
+        size_t length = stop > at ? (size_t)(stop - at) - 1 : 0;
+        int what = *at;
+        char *bytes = malloc(length + 1); /* of its own, so that a look beyond it is seen */
+        memcpy(bytes, at + 1, length);
+        if (what & 1) {
+            static feeder feeder;
+            feeder_start(&feeder, what >> 1 & 1, bytes, length, 2000);
+            core_feed_queued(core, &feeder, "sender", 6);
+        } else {
+            feed(core, what >> 1 & 1, bytes, length);
+        }
+        free(bytes);
+        if (what & 4) read_queue(core);
+        if (what & 8) flush(core);
+        check_tables(core);
+        at = stop < end ? stop + 1 : end;
+    }
+    read_queue(core);
+    flush(core);
+    core_free(core);
+    return 0;
+}

@@ -1,0 +1,40 @@
+"""Writes the first inputs of the corpus: the grammar's table, read in each way that the target knows.
+
+    python tests/fuzz/make_corpus.py
+
+Inputs that a fuzzer has found lie beside them, under their hash.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from grammar_table import TABLE
+
+CORPUS = Path(__file__).resolve().parent / "corpus"
+ENDS = b"\xfe"
+ROWS = 24  # to a file
+
+
+def main() -> None:
+    """Each file: small or large limits, with and without failing memory, read at once or queued."""
+    datagrams = [row.data for row in TABLE if len(row.data) < 200]
+    for number in range(0, len(datagrams), ROWS):
+        some = datagrams[number : number + ROWS]
+        for name, limits, failing, ways in (
+            ("at_once", 255, 0, (0, 0, 8, 2)),
+            ("queued", 255, 0, (1, 5, 9, 7)),
+            ("small", 1, 0, (1, 4, 13, 0)),
+            ("failing", 15, 5, (1, 4, 13, 0)),
+        ):
+            parts = [
+                bytes([ways[at % len(ways)]]) + data.replace(ENDS, b"") for at, data in enumerate(some * 2)
+            ]
+            (CORPUS / f"{name}_{number:03}").write_bytes(bytes([limits, failing]) + ENDS.join(parts))
+
+
+if __name__ == "__main__":
+    main()
