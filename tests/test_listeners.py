@@ -6,6 +6,9 @@ import asyncio
 import itertools
 import re
 import socket
+import subprocess
+import sys
+import time
 from contextlib import suppress
 
 import pytest
@@ -369,6 +372,52 @@ def test_a_buffer_much_smaller_than_asked_for_names_the_remedy(caplog: pytest.Lo
             assert "net.core.rmem_max" in warned[0]
 
     run("uvloop", main())
+
+
+@linux_only
+@both_loops
+@pytest.mark.parametrize("held", ["loop", "interpreter"])
+def test_a_thread_loses_nothing_while_python_is_held_up(loop: str, held: str, each_engine: str) -> None:
+    """300 ms in which the event loop, or all of Python, does something else: 9,000 datagrams, none lost."""
+    if each_engine != "native":
+        pytest.skip("the engine in Python receives in the event loop")
+    code = (
+        "import socket, sys, time\n"
+        "sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "sock.connect(('127.0.0.1', int(sys.argv[1])))\n"
+        "data = b'a:1|c\\n' * 238\n"  # 1428 bytes
+        "sys.stdin.readline(); start = time.monotonic()\n"
+        "for n in range(9000):\n"
+        "    sock.send(data)\n"
+        "    while n % 30 == 0 and time.monotonic() - start < n / 30000: pass\n"
+        "print('sent', flush=True)\n"
+    )
+
+    def start(port: int) -> subprocess.Popen[bytes]:
+        program = [sys.executable, "-c", code, str(port)]
+        return subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    async def main() -> None:
+        async with listening("udp://127.0.0.1:0") as rig:
+            send_udp(rig.port(), b"a:1|c")
+            await rig.lines(1)
+            with start(rig.port()) as sender:
+                assert sender.stdin
+                assert sender.stdout
+                sender.stdin.write(b"\n")
+                sender.stdin.flush()
+                end = time.monotonic() + 0.3
+                while time.monotonic() < end:
+                    if held == "loop":
+                        time.sleep(0.01)  # noqa: ASYNC251  # to hold the loop is what is tried here
+                    else:
+                        pow(7, 100_000)  # one call of some milliseconds that nothing can interrupt
+                assert await asyncio.to_thread(sender.stdout.readline) == b"sent\n"
+            await rig.lines(9000 * 238 + 1)
+            assert rig.listener.kernel_drops == 0
+            assert rig.totals() == {"a": 9000 * 238 + 1}
+
+    run(loop, main())
 
 
 # ------------------------------------------------------------------ limits of connections
