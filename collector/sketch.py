@@ -104,8 +104,8 @@ class Sketch:
             return
         self.count += weight * len(ordered)
         self.sum = saturated(self.sum + weight * finite_sum(ordered))
-        self.min = float(min(self.min, ordered[0]))
-        self.max = float(max(self.max, ordered[-1]))
+        self.min = min(self.min, ordered[0])
+        self.max = max(self.max, ordered[-1])
         below = bisect_left(ordered, 0.0)
         above = bisect_right(ordered, 0.0, below)
         if below:

@@ -113,7 +113,7 @@ class TimerAccumulator:
     def add(self, value: Value, weight: float, at: int) -> None:
         """Adds one sample, which counts 1/rate times."""
         assert isinstance(value, int | float)
-        self.raw(weight).append(value)
+        self.raw(weight).append(float(value))  # as the sketch compares: an integer of 19 digits would not
 
     @property
     def unfolded(self) -> int:

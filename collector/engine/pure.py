@@ -229,7 +229,7 @@ class PureEngine:
                 raise KeyError(rest)
         # On latin-1 text, isdecimal() is true for ASCII digits only.
         elif text.isdecimal() and len(text) <= _PLAIN_DIGITS:
-            value = int(text)
+            value = float(text) if action is _TIME else int(text)
         elif action is _COUNT or len(text) > _PLAIN_DIGITS or text.strip("0123456789."):
             raise KeyError(rest)
         else:
