@@ -90,6 +90,13 @@ def hot_shots(*ways: str) -> Expected:
     return expected
 
 
+def over_a_stream() -> Expected:
+    """What hot-shots sends through a unix stream; a sign sets the gauge on that listener."""
+    expected = hot_shots("stream")
+    expected.values["P.stream.moved"] = -3
+    return expected
+
+
 TAGS = 'route="pay", env="test"'
 SLASH = 'route="/pay", env="test"'
 
@@ -268,5 +275,57 @@ CASES: dict[str, tuple[str, str, list[str], Expected]] = {
             {"P.hits": 12, "P.other": -3, "P.one": -2, "P.level": 42.5, "P.below": 0, "P.rated": 20},
             {"P.latency": HUNDRED},
         ),
+    ),
+    "statsd-unixstream": (
+        "pypi/markus",  # where jsocol's client is installed beside
+        "statsd_unix_client.py",
+        [],
+        Expected(
+            {"P.hits": 12, "P.level": 42.5, "P.below": -5, "P.users": 2, "P.piped": 50},
+            {"P.latency": (100, 5050)},
+        ),
+    ),
+    "hot-shots-unixstream": ("npm/hot-shots", "hot-shots.js", ["stream"], over_a_stream()),
+    # A Python dict where tags belong, |#{'route': 'pay'}, costs neither the metric nor its neighbours.
+    "monasca-statsd-dimensions": (
+        "pypi/monasca-statsd",
+        "monasca_statsd_client.py",
+        [],
+        Expected({'{"P.tagged", route="\'pay\'}"}': 2, "P.hits": 12}),
+    ),
+    "statsd-tags-tcp": ("pypi/statsd-tags", "statsd_fork_client.py", ["tcp"], forks(Expected(), TAGS)),
+    "statsd-telegraf-tcp": (
+        "pypi/statsd-telegraf",
+        "statsd_fork_client.py",
+        ["influx_tcp"],
+        forks(Expected(), TAGS),
+    ),
+    "aio-statsd-sampled": (
+        "pypi/aio-statsd",
+        "aio_statsd_client.py",
+        ["sampled"],
+        Expected({f'{{"P.rated", {SLASH}}}': 20}, {"P.latency": (20, 80)}),
+    ),
+    "aio-statsd-telegraf-types": (
+        "pypi/aio-statsd",
+        "aio_statsd_client.py",
+        ["telegraf-types"],
+        Expected(
+            {f'{{"P.hits", {SLASH}}}': 12, f'{{"P.users", {SLASH}}}': 2, f'{{"P.rated", {SLASH}}}': 20},
+            {f'{{"P.size", {SLASH}}}': (100, 2525), f'{{"P.spread", {SLASH}}}': (100, 50500)},
+        ),
+    ),
+    # An average (|a) and a raw value (|r) are types of none of the dialects.
+    "python-statsd-types": (
+        "pypi/python-statsd",
+        "python_statsd_client.py",
+        ["types"],
+        Expected({"P.after": 1}, refused=("bad_type", "bad_type")),
+    ),
+    "lynx-stream": (
+        "npm/lynx",
+        "lynx.js",
+        ["stream"],
+        Expected({"P.streamed": 4, "P.hits": 12, "P.rated": 10}, refused=("bad_type",)),
     ),
 }

@@ -7,6 +7,7 @@ reason. The programs in tests/clients/ send through them; what must come out sta
 from __future__ import annotations
 
 import concurrent.futures
+import importlib.util
 import json
 import os
 import re
@@ -36,11 +37,13 @@ listen:
   - {{{{url: "udp://127.0.0.1:0", dialects: [influx]}}}}
   - {{{{url: "unixgram://{room}/g.sock", gauges: dogstatsd}}}}
   - {{{{url: "unixstream://{room}/s.sock", gauges: dogstatsd}}}}
+  - {{{{url: "tcp://127.0.0.1:0", dialects: [influx]}}}}
 flush_interval: 1s
 state_dir: {{state_dir}}
 http: {{{{listen: "127.0.0.1:0"}}}}
 """
 PROGRAM_SECONDS = 60
+MORE_THAN_A_FLUSH = 1.1
 
 
 @dataclass
@@ -59,8 +62,12 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
         running(tmp_path_factory.mktemp("clients"), CONFIG.format(room=room)) as daemon,
     ):
         listeners = daemon.get("/api/v1/status")["listeners"]
-        ports = [int(one["addresses"][0].rpartition(":")[2]) for one in listeners[:4]]
-        told = dict(zip(("udp", "tcp", "dogstatsd", "influx"), ports, strict=True))
+        ports = [
+            int(one["addresses"][0].rpartition(":")[2])
+            for one in listeners
+            if one["addresses"][0].startswith(("udp:", "tcp:"))
+        ]
+        told = dict(zip(("udp", "tcp", "dogstatsd", "influx", "influx_tcp"), ports, strict=True))
         yield Doors(daemon, {**told, "unixgram": f"{room}/g.sock", "unixstream": f"{room}/s.sock"})
 
 
@@ -75,11 +82,14 @@ def command(environment: str, program: str) -> list[str]:
         return [*_debian("ruby", ["-e", "require 'statsd'; Statsd::Batch"], "ruby-statsd"), path]
     if kind == "perl":
         return [*_debian("perl", ["-MNet::Statsd", "-e1"], "libnet-statsd-perl"), path]
+    client, _, part = name.partition("/")
+    why = ROOM / kind / f"{client}.why"
+    if why.exists():
+        pytest.skip(f"{client}: {why.read_text().strip()}")
+    if not (ROOM / kind / f"{client}.installed").exists():
+        pytest.skip(f"{client} is not installed: make clients")
     if not (ROOM / environment).is_dir():
-        why = ROOM / f"{kind}/{name.partition('/')[0]}.why"
-        pytest.skip(
-            why.read_text().strip() if why.exists() else f"{environment} is not installed: make clients"
-        )
+        pytest.skip(f"{client} came without {part.rpartition('/')[2]}, which npm could not compile here")
     if kind == "npm":
         node = shutil.which("node")
         if node is None:
@@ -134,34 +144,100 @@ def histogram(daemon: DaemonProcess, selector: str) -> tuple[float, float] | Non
     return float(found["count"]), float(found["sum"])
 
 
+def lasts(checks: list[tuple[str, Any, Callable[[], Any]]]) -> None:
+    """Waits until all reads as expected, and makes sure that it still does after another flush."""
+    for check in checks:
+        settles(*check)
+    time.sleep(MORE_THAN_A_FLUSH)
+    for what, expected, read in checks:
+        assert read() == pytest.approx(expected), what
+
+
+def event(daemon: DaemonProcess, title: str) -> tuple[str, str, bool] | None:
+    """What the programs fill of an event: its text, its kind, and whether its tag came along."""
+    for one in daemon.get("/api/v1/events", limit="1000"):
+        if one["title"] == title:
+            return one["text"], one["alert"], "a:1" in one["tags"]
+    return None
+
+
+def service_check(daemon: DaemonProcess, name: str) -> tuple[int, str] | None:
+    """The status and the message of a service check."""
+    for one in daemon.get("/api/v1/checks", limit="1000"):
+        if one["name"] == name:
+            return one["status"], one["message"]
+    return None
+
+
+def refused_since(daemon: DaemonProcess, before: dict[str, int]) -> dict[str, int]:
+    """How many lines were refused since, by reason."""
+    refused = Counter(daemon.get("/api/v1/status")["rejected"])
+    refused.subtract(before)
+    return dict(+refused)
+
+
 @pytest.mark.parametrize("name", list(CASES))
 def test_a_real_client_is_understood(doors: Doors, name: str) -> None:
-    """All that the client sends is there with its value and tags, and only what is wrong is refused."""
+    """All that the client sends is there once, with its value and tags, and only what is wrong is refused."""
     daemon = doors.daemon
     before = daemon.get("/api/v1/status")["rejected"]
     prefix = send(doors, name)
     expected = CASES[name][3].under(prefix)
+    checks: list[tuple[str, Any, Callable[[], Any]]] = [
+        ("what is refused", dict(Counter(expected.refused)), partial(refused_since, daemon, before))
+    ]
     for selector, value in expected.values.items():
-        settles(selector, value, partial(daemon.value, selector))
+        checks.append((selector, value, partial(daemon.value, selector)))
     for selector, timer in expected.timers.items():
-        settles(selector, timer, partial(histogram, daemon, selector))
+        checks.append((selector, timer, partial(histogram, daemon, selector)))
+    for title in expected.events:
+        checks.append((title, ("line one\nline two", "warning", True), partial(event, daemon, title)))
+    for check in expected.checks:
+        checks.append((check, (1, "slow | late"), partial(service_check, daemon, check)))
     for selector in expected.present:
         wait_for(partial(histogram, daemon, selector), selector)
-    titles = {one["title"] for one in daemon.get("/api/v1/events", limit="1000")}
-    assert set(expected.events) <= titles
-    checks = {one["name"]: one for one in daemon.get("/api/v1/checks", limit="1000")}
-    for check in expected.checks:
-        assert (checks[check]["status"], checks[check]["message"]) == (1, "slow | late")
-    after = daemon.get("/api/v1/status")["rejected"]
-    refused = Counter(after)
-    refused.subtract(before)
-    assert +refused == Counter(expected.refused)
+    lasts(checks)
+
+
+def test_a_client_that_cannot_be_had_leaves_its_reason_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half an environment would fail its client's test; a stamp without one would keep it away for good."""
+    spec = importlib.util.spec_from_file_location("install_clients", HERE / "install.py")
+    assert spec is not None
+    assert spec.loader is not None
+    install: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(install)
+    monkeypatch.setattr(install, "ROOM", tmp_path)
+    fails = True
+
+    def pypi(where: Path, wanted: list[str], end: float) -> None:
+        (where / "bin").mkdir(parents=True)
+        if fails:
+            install.run(["sh", "-c", "echo ERROR: no such version; echo bye; exit 1"], end)
+        (where / "bin" / "python").touch()
+
+    monkeypatch.setattr(install, "pypi", pypi)
+    ask = partial(install.install, "pypi", "one", ["one==1"])
+    assert ask() == "skipped: one==1: no such version"
+    assert [path.name for path in (tmp_path / "pypi").iterdir()] == ["one.why"]
+    fails = False
+    assert ask() == "one==1: installed"
+    assert sorted(path.name for path in (tmp_path / "pypi").iterdir()) == ["one", "one.installed"]
+    assert ask() == "one==1: already here"
+    assert install.install("pypi", "one", ["one==2"]) == "one==2: installed"
+    shutil.rmtree(tmp_path / "pypi" / "one")
+    assert install.install("pypi", "one", ["one==2"]) == "one==2: installed"
+    monkeypatch.setattr(install, "SECONDS", 1)
+    with pytest.raises(install.NotInstalled, match="more than 1 s"):
+        install.run(["sh", "-c", "sleep 60 & wait"], time.monotonic())
 
 
 def test_gunicorn_under_load(doors: Doors, tmp_path: Path) -> None:
     """500 requests from many clients at once to two workers: counted once each, and each duration kept."""
     program = command("pypi/gunicorn", "gunicorn_app.py")[0]
     log = tmp_path / "gunicorn.log"
+    before = doors.daemon.get("/api/v1/status")["rejected"]
     options = ["--bind", "127.0.0.1:0", "--workers", "2", "--threads", "4"]
     options += ["--statsd-host", f"127.0.0.1:{doors.told['udp']}", "--statsd-prefix", "real"]
     with log.open("wb") as out:
@@ -182,11 +258,19 @@ def test_gunicorn_under_load(doors: Doors, tmp_path: Path) -> None:
             assert list(clients.map(ask, range(500))) == [200] * 500
     finally:
         server.terminate()
-        server.wait(30)
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
     daemon = doors.daemon
-    for selector in ("real.gunicorn.requests", "real.gunicorn.request.status.200"):
-        settles(selector, 500, partial(daemon.value, selector))
-    found = histogram(daemon, "real.gunicorn.request.duration")
-    assert found is not None
-    assert found[0] == 500
+    duration = "real.gunicorn.request.duration"
+    lasts(
+        [
+            ("real.gunicorn.requests", 500, partial(daemon.value, "real.gunicorn.requests")),
+            ("status 200", 500, partial(daemon.value, "real.gunicorn.request.status.200")),
+            (duration, 500, lambda: (histogram(daemon, duration) or (None,))[0]),
+            ("what is refused", {}, partial(refused_since, daemon, before)),
+        ]
+    )
     assert daemon.value("real.gunicorn.workers") is not None

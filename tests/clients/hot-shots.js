@@ -1,4 +1,6 @@
-// hot-shots: DogStatsD over UDP, TCP and unix datagrams, Telegraf's dialect, buffering, aggregation.
+// hot-shots: DogStatsD over UDP, TCP, unix datagrams and a unix stream, Telegraf's dialect, buffering,
+// aggregation.
+const net = require("net");
 const StatsD = require("hot-shots");
 
 const doors = JSON.parse(process.argv[2]);
@@ -13,6 +15,7 @@ const ways = {
 
 function send(way) {
   return new Promise((resolve, reject) => {
+    if (way === "stream") ways.stream = { protocol: "stream", stream: net.connect(doors.unixstream) };
     const client = new StatsD({ prefix: `${doors.prefix}.${way}`, errorHandler: reject, ...ways[way] });
     client.increment("hits", 15, { route: "pay" });
     client.decrement("hits", 3, { route: "pay" });

@@ -1,4 +1,7 @@
-"""python-statsd: an object for each metric, over UDP."""
+"""python-statsd: an object for each metric, over UDP.
+
+With a second argument, only the two types that it has besides: an average and a raw value.
+"""
 
 import json
 import random
@@ -9,6 +12,11 @@ import statsd
 doors = json.loads(sys.argv[1])
 connection = statsd.Connection(host="127.0.0.1", port=doors["udp"])
 client = statsd.Client(doors["prefix"], connection)
+if sys.argv[2:]:
+    client.get_average().send("mean", 5)
+    client.get_raw().send("raw", 5, 1656581400)
+    client.get_counter().increment("after")
+    sys.exit()
 counter = client.get_counter()
 counter.increment("hits", 15)
 counter.decrement("hits", 3)

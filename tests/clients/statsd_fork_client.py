@@ -1,6 +1,6 @@
 """statsd-telegraf and statsd-tags: forks of jsocol's client whose lines carry tags, each in its own dialect.
 
-The second argument is the door for UDP.
+The second argument is the door: all goes over TCP where its name ends so.
 """
 
 import json
@@ -11,7 +11,8 @@ import statsd
 
 doors = json.loads(sys.argv[1])
 tags = {"route": "pay", "env": "test"}
-client = statsd.StatsClient("127.0.0.1", doors[sys.argv[2]], prefix=doors["prefix"])
+kind = statsd.TCPStatsClient if sys.argv[2].endswith("tcp") else statsd.StatsClient
+client = kind("127.0.0.1", doors[sys.argv[2]], prefix=doors["prefix"])
 client.incr("hits", 15, tags=tags)
 client.decr("hits", 3, tags=tags)
 client.incr("plain", 2)
