@@ -102,6 +102,9 @@ cdef extern from "core.h" nogil:
         uint64_t news, spilled, no_memory, overload, truncated
         const uint64_t *refused
         const uint64_t *odd
+    ctypedef struct datagram_t "datagram":
+        const char *bytes
+        size_t length
     ctypedef struct record:
         const char *line
         const char *value
@@ -132,7 +135,7 @@ cdef extern from "core.h" nogil:
     void cell_move_gauge(cell *, number, int64_t)
     int cell_add_member(core_t *, cell *, const char *, size_t)
     uint32_t core_settle(core_t *, head_t *, int, uint32_t, double, uint8_t)
-    void feeder_start(feeder_t *, uint32_t, const char *, size_t, int64_t)
+    void feeder_start(feeder_t *, uint32_t, const datagram_t *, size_t, int64_t)
     int core_feed(core_t *, feeder_t *)
     record *feeder_stopped(feeder_t *)
     void feeder_retry(feeder_t *)
@@ -189,7 +192,7 @@ cdef class Core:
     cdef uint64_t kept
     cdef char *room
     cdef bytes data  # what the feeder points into
-    cdef const char *start
+    cdef datagram_t datagram
     cdef uint64_t told
 
     def __cinit__(self, uint64_t seed, bytes bounds, *, series, series_per_metric, heads, line, set_members,
@@ -232,8 +235,9 @@ cdef class Core:
     def feed(self, uint32_t profile, bytes data, int64_t now):
         """Takes lines; DONE, or why it stopped. `now` is in milliseconds."""
         self.data = data
-        self.start = data
-        feeder_start(self.feeder, profile, self.start, <size_t>len(data), now)
+        self.datagram.bytes = data
+        self.datagram.length = <size_t>len(data)
+        feeder_start(self.feeder, profile, &self.datagram, 1, now)
         return self.resume()
 
     cpdef int resume(self):
@@ -255,7 +259,7 @@ cdef class Core:
 
     def skip(self, Py_ssize_t to):
         """After AT_EVENT: the event ends before that offset."""
-        feeder_skip(self.feeder, self.start + min(to, len(self.data)))
+        feeder_skip(self.feeder, self.datagram.bytes + min(to, len(self.data)))
 
     @property
     def lines(self):
@@ -265,7 +269,7 @@ cdef class Core:
     @property
     def at(self):
         """Offset of the line that it stopped at."""
-        return feeder_stopped(self.feeder).line - self.start
+        return feeder_stopped(self.feeder).line - self.datagram.bytes
 
     @property
     def line(self):

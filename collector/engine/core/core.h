@@ -275,6 +275,14 @@ uint32_t core_settle(core *core, head *head, int state, uint32_t series, double 
 /* -- lines (feed.c) ---------------------------------------------------------------------------------------- */
 
 typedef struct {
+    const char *bytes;
+    size_t length;
+    const void *sender; /* sockaddr */
+    size_t sender_length;
+} datagram;
+
+typedef struct {
+    const datagram *from;
     const char *line, *value, *tail, *end; /* the name is line[0..value - 1) */
     uint64_t hash;
     head *head;
@@ -283,10 +291,11 @@ typedef struct {
     int64_t integer;
 } record;
 
-enum { AHEAD = 32 };
+enum { AHEAD = 48 };
 
-/* Where one caller is in its bytes. The bytes must stay as they are until `core_feed` says DONE. */
+/* Where one caller is in its bytes. They must stay as they are until `core_feed` says DONE. */
 typedef struct {
+    const datagram *datagram, *last; /* the one that it is in, and the last one */
     const char *at, *end;
     uint32_t profile;
     int64_t now; /* milliseconds */
@@ -305,14 +314,14 @@ enum stop {
     AT_EVENT,   /* an event starts: say with feeder_skip where it ends */
 };
 
-void feeder_start(feeder *feeder, uint32_t profile, const char *bytes, size_t length, int64_t now);
+void feeder_start(feeder *feeder, uint32_t profile, const datagram *datagrams, size_t count, int64_t now);
 /* Goes on; what stopped it is feeder_stopped(). After NEW_HEAD the line is tried again once `retry`. */
 enum stop core_feed(core *core, feeder *feeder);
 static inline record *feeder_stopped(feeder *feeder) { return &feeder->ahead[feeder->next - 1]; }
 static inline void feeder_retry(feeder *feeder) { feeder->next--; }
 void feeder_skip(feeder *feeder, const char *to);
 /* Takes all lines without ever stopping: what is for Python goes into the queue with its sender. */
-void core_feed_queued(core *core, feeder *feeder, const void *sender, size_t sender_length);
+void core_feed_queued(core *core, feeder *feeder);
 
 /* Takes the oldest piece off the queue: 1 with its bytes copied, 0 if there is none. `bytes` has room for
  * PIECE_MOST, which no datagram exceeds. */

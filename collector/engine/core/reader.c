@@ -34,6 +34,8 @@ struct batch {
     struct mmsghdr headers[BATCH];
     struct iovec vectors[BATCH];
     struct sockaddr_storage senders[BATCH];
+    datagram datagrams[BATCH];
+    feeder feeder;
     char *bytes;
     uint64_t held; /* by the kernel for what was received since the last nap */
 };
@@ -67,39 +69,46 @@ static void wake_python(reader *reader)
     reader->core->woken = write(reader->wake, &one, sizeof one) == sizeof one;
 }
 
-static void take_batch(reader *reader, int count)
+/* The datagrams of a batch that are to be read; how many. */
+static size_t admit(reader *reader, int count, uint64_t *cut)
 {
     struct batch *batch = reader->batch;
-    feeder feeder;
-    int64_t now = clock_of(CLOCK_REALTIME) / 1000000;
-    uint64_t bytes = 0, lines = 0;
-    uint64_t admissible = 0;
-    for (int n = 0; n < count; n++) {
-        const struct msghdr *header = &batch->headers[n].msg_hdr;
-        bytes += batch->headers[n].msg_len;
-        if (admitted(reader, header->msg_name, header->msg_namelen, batch->headers[n].msg_len))
-            admissible |= 1ull << n;
-    }
-    pthread_mutex_lock(&reader->core->mutex);
+    size_t admitted_count = 0;
     for (int n = 0; n < count; n++) {
         const struct msghdr *header = &batch->headers[n].msg_hdr;
         size_t length = batch->headers[n].msg_len;
-        if (!(admissible >> n & 1)) continue;
+        batch->held += length + OVERHEAD;
+        if (!admitted(reader, header->msg_name, header->msg_namelen, length)) continue;
         if (header->msg_flags & MSG_TRUNC) {
-            reader->core->truncated++;
-            reader->core->news++;
+            ++*cut;
             length = whole_lines(batch->vectors[n].iov_base, length);
         }
-        feeder_start(&feeder, reader->profile, batch->vectors[n].iov_base, length, now);
-        core_feed_queued(reader->core, &feeder, header->msg_name, header->msg_namelen);
-        lines += feeder.lines;
+        batch->datagrams[admitted_count++] =
+            (datagram){batch->vectors[n].iov_base, length, header->msg_name, header->msg_namelen};
     }
-    batch->held += bytes + (uint64_t)count * OVERHEAD;
-    wake_python(reader);
-    pthread_mutex_unlock(&reader->core->mutex);
+    return admitted_count;
+}
+
+static void take_batch(reader *reader, int count)
+{
+    struct batch *batch = reader->batch;
+    uint64_t cut = 0, before = batch->held;
+    size_t admitted_count = admit(reader, count, &cut);
+    batch->feeder.lines = 0;
+    if (admitted_count) {
+        int64_t now = clock_of(CLOCK_REALTIME) / 1000000;
+        pthread_mutex_lock(&reader->core->mutex);
+        reader->core->truncated += cut;
+        reader->core->news += cut;
+        feeder_start(&batch->feeder, reader->profile, batch->datagrams, admitted_count, now);
+        core_feed_queued(reader->core, &batch->feeder);
+        wake_python(reader);
+        pthread_mutex_unlock(&reader->core->mutex);
+    }
+    uint64_t bytes = batch->held - before - (uint64_t)count * OVERHEAD;
     atomic_fetch_add_explicit(&reader->packets, (uint64_t)count, memory_order_relaxed);
     atomic_fetch_add_explicit(&reader->bytes, bytes, memory_order_relaxed);
-    atomic_fetch_add_explicit(&reader->lines, lines, memory_order_relaxed);
+    atomic_fetch_add_explicit(&reader->lines, batch->feeder.lines, memory_order_relaxed);
 }
 
 static int receive(reader *reader)
