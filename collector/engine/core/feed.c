@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "core.h"
-#include "hash.h"
 
 #if defined(__SSE2__)
 #include <emmintrin.h>
