@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -19,8 +19,7 @@ from benchmarks.contestants.base import (
     output_of,
     wait_for,
 )
-from benchmarks.counters import Counter, KernelCounter, NetdataCounter
-from benchmarks.errors import BenchmarkError
+from benchmarks.counters import KernelCounter
 from benchmarks.target import Target
 
 _CONFIG: Final = """\
@@ -77,16 +76,14 @@ _OTHERS: Final = (
     "perf",
     "python.d",
 )
-# Seconds of a window over TCP, netdata's own default: of longer ones its API does not show the counts of lines.
-_OFTEN: Final = 1
 _SILENT: Final = {"DO_NOT_TRACK": "1", "DISABLE_TELEMETRY": "1"}
 
 
 class Netdata(Contestant):
-    """Its charts are kept in memory."""
+    """Its charts are kept in memory. Flushing every 10 s, its API shows its counts some of the time only, so the
+    kernel's drops have to do."""
 
     name = "netdata"
-    schemes = frozenset({"udp", "tcp"})
     tags = True
 
     def missing(self) -> str | None:
@@ -114,28 +111,9 @@ class Netdata(Contestant):
                 web=web,
                 scheme=scheme,
                 port=target.port,
-                flush=FLUSH if scheme == "udp" else _OFTEN,
+                flush=FLUSH,
             )
         )
         with child(["netdata", "-D", "-c", str(config)], log, _SILENT, directory) as process:
             wait_for(process, log, listens(target, process.pid))
-            yield Running(
-                target, process.pid, _counter(target, web, lambda ready: wait_for(process, log, ready))
-            )
-
-
-def _counter(target: Target, web: int, wait: Callable[[Callable[[], bool]], None]) -> Counter:
-    """The kernel's for datagrams, else netdata's own, which moves at a flush."""
-    if target.scheme == "udp":
-        return KernelCounter(target)
-    counter = NetdataCounter(f"http://{HOST}:{web}", pause=_OFTEN + 0.5)
-
-    def there() -> bool:
-        try:
-            counter.read()
-        except BenchmarkError:
-            return False
-        return True
-
-    wait(there)
-    return counter
+            yield Running(target, process.pid, KernelCounter(target))
