@@ -62,7 +62,6 @@ _PLUGINS: Final = (
     "proc",
     "cgroups",
     "slabinfo",
-    "netdata monitoring",
 )
 _OTHERS: Final = (
     "apps",
@@ -80,8 +79,8 @@ _SILENT: Final = {"DO_NOT_TRACK": "1", "DISABLE_TELEMETRY": "1"}
 
 
 class Netdata(Contestant):
-    """Its charts are kept in memory. Flushing every 10 s, its API shows its counts some of the time only, so the
-    kernel's drops have to do."""
+    """Its charts are kept in memory. While it flushes every 10 s, its API shows its own counts some of the time
+    only, so the kernel's drops have to do."""
 
     name = "netdata"
     tags = True
@@ -106,7 +105,7 @@ class Netdata(Contestant):
             _CONFIG.format(
                 user=output_of(["id", "-un"], "root"),
                 directory=directory,
-                off="\n".join(f"    {name} = no" for name in (*_PLUGINS[:-1], *_OTHERS)),
+                off="\n".join(f"    {name} = no" for name in (*_PLUGINS, *_OTHERS)),
                 host=HOST,
                 web=web,
                 scheme=scheme,
