@@ -79,7 +79,7 @@ _SILENT: Final = {"DO_NOT_TRACK": "1", "DISABLE_TELEMETRY": "1"}
 
 
 class Netdata(Contestant):
-    """Its charts are kept in memory. While it flushes every 10 s, its API shows its own counts some of the time
+    """Its charts are kept in memory. While it flushes every 10 s, its API shows its own counts now and then
     only, so the kernel's drops have to do."""
 
     name = "netdata"
