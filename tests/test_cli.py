@@ -18,6 +18,7 @@ import pytest
 from harness import DaemonProcess, wait_for
 
 from collector.cli import main
+from collector.engine import ENGINES
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 
@@ -258,7 +259,9 @@ def test_run_refuses_the_python_engine_when_told_to(tmp_path: Path) -> None:
     """--require-native does not fall back silently."""
     file = tmp_path / "c.yaml"
     file.write_text(f"state_dir: {tmp_path}/state")
-    done = run("run", "--require-native", "--config", str(file))
+    code = "import sys; sys.modules['collector.engine._core'] = None; from collector.cli import main; main()"
+    command = [sys.executable, "-c", code, "run", "--require-native", "--config", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 75
     assert "compiled core" in done.stderr
 
