@@ -49,6 +49,8 @@ def core_extensions(native: str) -> list[Extension]:
             depends=sorted(map(str, CORE_IN_C.glob("*.h"))),
             include_dirs=[str(CORE_IN_C)],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
+            extra_compile_args=["-std=c11", "-O3", "-pthread"],  # the core starts threads of its own
+            extra_link_args=["-pthread"],
             py_limited_api=True,
             optional=native == "auto",  # lets setuptools miss the file that was not built
         )

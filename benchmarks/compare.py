@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     how = Sending(seconds=options.seconds, rate=options.rate)
     tables = compare(servers, workloads, how, options.rounds, _say)
     progress.clear()
-    command = shlex.join(["python", "-m", "benchmarks.compare", *given])
+    command = _command(options)
     page = markdown(tables, servers, how, options.rounds, command, time.strftime("%Y-%m-%d"))
     if str(options.output) == "-":
         print(page)
@@ -84,6 +84,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         options.json.write_text(json.dumps(as_json(tables), indent=1) + "\n")
     return 0
+
+
+def _command(options: argparse.Namespace) -> str:
+    """What makes the same tables again; where they went is this machine's matter."""
+    words = ["python", "-m", "benchmarks.compare", "--rounds", str(options.rounds)]
+    words += ["--seconds", f"{options.seconds:g}", *(["--rate", f"{options.rate:g}"] if options.rate else [])]
+    words += [word for name in options.server for word in ("--server", name)]
+    return shlex.join([*words, *(word for name in options.workload for word in ("--workload", name))])
 
 
 def _say(text: str) -> None:

@@ -22,7 +22,9 @@ from benchmarks.target import Target
 
 _TIMEOUT: Final = 10.0
 _SAMPLE: Final = re.compile(r"^([a-z_]+)(?:\{[^}]*\})? (\S+)", re.MULTILINE)
-_DIMENSION: Final = re.compile(r'^netdata_statsd_(\w+)_total\{[^}]*dimension="([^"]*)"[^}]*\} (\S+)', re.M)
+_DIMENSION: Final = re.compile(
+    r'^netdata_netdata_statsd_(\w+)_total\{[^}]*dimension="([^"]*)"[^}]*\} (\S+)', re.M
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +155,9 @@ class NetdataCounter:
 
     name = "netdata"
 
-    def __init__(self, url: str, *, pause: float = 1.5) -> None:
-        self.pause = pause
+    pause = 1.5
+
+    def __init__(self, url: str) -> None:
         self._url = url.rstrip("/") + "/api/v1/allmetrics?format=prometheus&source=as-collected"
 
     def read(self) -> Reading:

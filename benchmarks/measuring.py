@@ -136,7 +136,7 @@ def measure(
     progress: Progress | None = None,
 ) -> Result:
     """Runs it; waits at most `settle` seconds for the server to have dealt with everything."""
-    before = counter.read()
+    before, _ = _settled(target, counter, pid, settle)  # what was sent before is none of this run's
     cpu = None if pid is None else process.cpu_seconds(pid)
     sent = packets.send(target, how, progress)
     after, settled = _settled(target, counter, pid, settle)

@@ -24,7 +24,15 @@ from benchmarks.contestants import Contestant, Running, Workload, everyone
 from benchmarks.contestants.bare import Bare
 from benchmarks.contestants.base import child, free_port, wait_for
 from benchmarks.contestants.graphite import graphite
-from benchmarks.counters import CollectorCounter, EtsyCounter, KernelCounter, NoCounter, Reading, counter
+from benchmarks.counters import (
+    CollectorCounter,
+    EtsyCounter,
+    KernelCounter,
+    NetdataCounter,
+    NoCounter,
+    Reading,
+    counter,
+)
 from benchmarks.errors import BenchmarkError
 from benchmarks.measuring import Result, measure
 from benchmarks.native import compiler, program
@@ -627,18 +635,41 @@ def test_every_contestant_that_is_there_receives(
         process.cpu_seconds(running.pid)
 
 
-def test_a_page_that_is_no_collectors(tmp_path: Path) -> None:
-    """Another server's /metrics is not taken for a collector that has received nothing."""
+@contextmanager
+def page(body: bytes) -> Iterator[str]:
+    """A server that answers one request with this text; its URL."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
             connection, _ = server.accept()
             with connection:
                 connection.recv(1000)
-                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nup 1\n")
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + body)
 
         thread = threading.Thread(target=serve)
         thread.start()
-        with pytest.raises(BenchmarkError, match="is not a collector's"):
-            CollectorCounter(f"http://127.0.0.1:{server.getsockname()[1]}").read()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
         thread.join()
+
+
+def test_a_page_that_is_no_collectors() -> None:
+    """Another server's /metrics is not taken for a collector that has received nothing."""
+    with page(b"up 1\n") as url, pytest.raises(BenchmarkError, match="is not a collector's"):
+        CollectorCounter(url).read()
+
+
+def test_the_charts_of_netdata_are_read() -> None:
+    """As netdata 1.37 writes them: lines by type, the faulty ones among them, and packets."""
+    figures = (
+        ("events", "counters", 200),
+        ("events", "gauges", 3),
+        ("events", "errors", 2),
+        ("packets", "udp", 100),
+    )
+    body = "".join(
+        f'netdata_netdata_statsd_{chart}_total{{chart="netdata.statsd_{chart}",family="statsd",'
+        f'dimension="{dimension}"}} {value} 1795614350427\n'
+        for chart, dimension, value in figures
+    )
+    with page(body.encode()) as url:
+        assert NetdataCounter(url).read() == Reading(lines=205, packets=100, refused=2)

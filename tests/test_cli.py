@@ -381,7 +381,7 @@ def test_status_metrics_and_health(daemon: DaemonProcess) -> None:
     wait_for(lambda: daemon.get("/api/v1/rejected"), "the refused line")
     shown = run("status", "--rejected", "--url", url)
     assert shown.returncode == 0
-    assert f"engine {next(iter(ENGINES))}" in shown.stdout
+    assert f"engine {next(iter(ENGINES))}," in shown.stdout
     assert "no_value" in shown.stdout
     assert "status.bad|c" in shown.stdout
     assert json.loads(run("status", "--json", "--url", url).stdout)["store"]["up"] is True

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import math
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from typing import Any
@@ -323,3 +326,26 @@ def test_a_flood_of_names_is_refused_and_known_series_go_on() -> None:
     assert found.pop("cknown").value == 151
     assert sum(point.value for point in found.values()) + fed.engine.rejected["overload"] == 150_000
     assert fed.lines == 150_151
+
+
+def test_datagrams_are_received_while_python_holds_the_gil() -> None:
+    """Another process sends while no Python code of this one can run; all of it is counted."""
+    fed = Fed()
+    fed.send(b"a:1|c")
+    fed.settle()
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver.bind(("127.0.0.1", 0))
+    reader = fed.engine.reader(receiver.fileno(), -1, 0, 2**20)
+    assert reader is not None
+    code = "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+    code += "for _ in range(50): s.sendto(b'a:1|c', ('127.0.0.1', int(sys.argv[1])))"
+    with subprocess.Popen([sys.executable, "-c", code, str(receiver.getsockname()[1])]) as sender:
+        hold = ctypes.PyDLL(None).poll  # a PyDLL, unlike a CDLL, keeps the GIL
+        end = time.monotonic() + 20
+        while reader.counts()[0] < 50 and time.monotonic() < end:
+            hold(None, 0, 300)  # milliseconds
+        assert sender.wait() == 0
+    reader.close()
+    receiver.close()
+    assert reader.counts()[:3] == (50, 250, 50)
+    assert fed.close()["ca"].value == 51

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -19,8 +19,7 @@ from benchmarks.contestants.base import (
     output_of,
     wait_for,
 )
-from benchmarks.counters import Counter, KernelCounter, NetdataCounter
-from benchmarks.errors import BenchmarkError
+from benchmarks.counters import KernelCounter
 from benchmarks.target import Target
 
 _CONFIG: Final = """\
@@ -63,7 +62,6 @@ _PLUGINS: Final = (
     "proc",
     "cgroups",
     "slabinfo",
-    "netdata monitoring",
 )
 _OTHERS: Final = (
     "apps",
@@ -81,10 +79,10 @@ _SILENT: Final = {"DO_NOT_TRACK": "1", "DISABLE_TELEMETRY": "1"}
 
 
 class Netdata(Contestant):
-    """Its charts are kept in memory."""
+    """Its charts are kept in memory. While it flushes every 10 s, its API shows its own counts now and then
+    only, so the kernel's drops have to do."""
 
     name = "netdata"
-    schemes = frozenset({"udp", "tcp"})
     tags = True
 
     def missing(self) -> str | None:
@@ -107,7 +105,7 @@ class Netdata(Contestant):
             _CONFIG.format(
                 user=output_of(["id", "-un"], "root"),
                 directory=directory,
-                off="\n".join(f"    {name} = no" for name in (*_PLUGINS[:-1], *_OTHERS)),
+                off="\n".join(f"    {name} = no" for name in (*_PLUGINS, *_OTHERS)),
                 host=HOST,
                 web=web,
                 scheme=scheme,
@@ -117,23 +115,4 @@ class Netdata(Contestant):
         )
         with child(["netdata", "-D", "-c", str(config)], log, _SILENT, directory) as process:
             wait_for(process, log, listens(target, process.pid))
-            yield Running(
-                target, process.pid, _counter(target, web, lambda ready: wait_for(process, log, ready))
-            )
-
-
-def _counter(target: Target, web: int, wait: Callable[[Callable[[], bool]], None]) -> Counter:
-    """The kernel's for datagrams. netdata's own counts move at a flush only, which makes for a long wait."""
-    if target.scheme == "udp":
-        return KernelCounter(target)
-    counter = NetdataCounter(f"http://{HOST}:{web}", pause=FLUSH + 1.5)
-
-    def there() -> bool:
-        try:
-            counter.read()
-        except BenchmarkError:
-            return False
-        return True
-
-    wait(there)
-    return counter
+            yield Running(target, process.pid, KernelCounter(target))

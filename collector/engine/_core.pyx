@@ -101,6 +101,9 @@ cdef extern from "core.h" nogil:
         uint64_t news, spilled, no_memory, overload, truncated
         const uint64_t *refused
         const uint64_t *odd
+    ctypedef struct datagram_t "datagram":
+        const char *bytes
+        size_t length
     ctypedef struct record:
         const char *line
         const char *value
@@ -131,7 +134,7 @@ cdef extern from "core.h" nogil:
     void cell_move_gauge(cell *, number, int64_t)
     int cell_add_member(core_t *, cell *, const char *, size_t)
     uint32_t core_settle(core_t *, head_t *, int, uint32_t, double, uint8_t)
-    void feeder_start(feeder_t *, uint32_t, const char *, size_t, int64_t)
+    void feeder_start(feeder_t *, uint32_t, const datagram_t *, size_t, int64_t)
     int core_feed(core_t *, feeder_t *)
     record *feeder_stopped(feeder_t *)
     void feeder_retry(feeder_t *)
@@ -157,6 +160,8 @@ cdef extern from "senders.h" nogil:
         double rate
     ctypedef struct senders_t "senders":
         pass
+    void senders_lock(senders_t *)
+    void senders_unlock(senders_t *)
     uint64_t senders_dropped(const senders_t *, int, int)
     size_t senders_named(const senders_t *, const named_drops **)
     uint64_t senders_strangers(const senders_t *)
@@ -211,7 +216,7 @@ cdef class Core:
     cdef uint64_t kept
     cdef char *room
     cdef bytes data  # what the feeder points into
-    cdef const char *start
+    cdef datagram_t datagram
     cdef uint64_t told
 
     def __cinit__(self, uint64_t seed, bytes bounds, *, series, series_per_metric, heads, line, set_members,
@@ -254,8 +259,9 @@ cdef class Core:
     def feed(self, uint32_t profile, bytes data, int64_t now):
         """Takes lines; DONE, or why it stopped. `now` is in milliseconds."""
         self.data = data
-        self.start = data
-        feeder_start(self.feeder, profile, self.start, <size_t>len(data), now)
+        self.datagram.bytes = data
+        self.datagram.length = <size_t>len(data)
+        feeder_start(self.feeder, profile, &self.datagram, 1, now)
         return self.resume()
 
     cpdef int resume(self):
@@ -277,7 +283,7 @@ cdef class Core:
 
     def skip(self, Py_ssize_t to):
         """After AT_EVENT: the event ends before that offset."""
-        feeder_skip(self.feeder, self.start + min(to, len(self.data)))
+        feeder_skip(self.feeder, self.datagram.bytes + min(to, len(self.data)))
 
     @property
     def lines(self):
@@ -287,7 +293,7 @@ cdef class Core:
     @property
     def at(self):
         """Offset of the line that it stopped at."""
-        return feeder_stopped(self.feeder).line - self.start
+        return feeder_stopped(self.feeder).line - self.datagram.bytes
 
     @property
     def line(self):
@@ -660,7 +666,7 @@ cdef class Reader:
         senders = self.reader.senders
         if senders == NULL:
             return [[0] * PLACES for why in range(DROPS)], [], 0
-        pthread_mutex_lock(&self.owner.core.mutex)
+        senders_lock(senders)
         length = senders_named(senders, &named)
         found = [
             (named[n].address.family, PyBytes_FromStringAndSize(<const char *>named[n].address.bytes, 16),
@@ -669,5 +675,5 @@ cdef class Reader:
         ]
         lines = [[senders_dropped(senders, why, place) for place in range(PLACES)] for why in range(DROPS)]
         strangers = senders_strangers(senders)
-        pthread_mutex_unlock(&self.owner.core.mutex)
+        senders_unlock(senders)
         return lines, found, strangers

@@ -114,7 +114,8 @@ static void feed(core *core, uint32_t profile, const char *bytes, size_t length)
 {
     static feeder feeder;
     int tried = 0;
-    feeder_start(&feeder, profile, bytes, length, 1000);
+    datagram one = {bytes, length, "", 0};
+    feeder_start(&feeder, profile, &one, 1, 1000);
     for (enum stop stop; (stop = core_feed(core, &feeder)) != DONE;) {
         record *line = feeder_stopped(&feeder);
         CHECK(line->line >= bytes && line->end <= bytes + length && line->line <= line->end);
@@ -226,8 +227,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         memcpy(bytes, at + 1, length);
         if (what & 1) {
             static feeder feeder;
-            feeder_start(&feeder, what >> 1 & 1, bytes, length, 2000);
-            core_feed_queued(core, &feeder, "sender", 6);
+            datagram both[] = {{bytes, length, "sender", 6}, {bytes, length / 2, "other", 5}};
+            feeder_start(&feeder, what >> 1 & 1, both, 2, 2000);
+            core_feed_queued(core, &feeder);
         } else {
             feed(core, what >> 1 & 1, bytes, length);
         }

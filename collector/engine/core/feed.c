@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "core.h"
-#include "hash.h"
 
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -65,6 +64,7 @@ static inline const char *read_value(record *to, const char *at, const char *end
 static inline const char *read_line(const core *core, const feeder *feeder, record *to, const char *at)
 {
     const char *end = feeder->end;
+    to->from = feeder->datagram;
     to->line = at;
     to->what = WHOLE;
     to->head = NULL;
@@ -92,24 +92,45 @@ static inline const char *read_line(const core *core, const feeder *feeder, reco
 
 static int is_event(const char *at, const char *end) { return end - at >= 3 && !memcmp(at, "_e{", 3); }
 
+static void enter(feeder *feeder, const datagram *datagram)
+{
+    feeder->datagram = datagram;
+    feeder->at = datagram->bytes;
+    feeder->end = datagram->bytes + datagram->length;
+}
+
+/* Over the ends of datagrams, so that those of one line profit as well. */
 static void read_ahead(const core *core, feeder *feeder)
 {
-    const char *at = feeder->at, *end = feeder->end;
     feeder->next = feeder->length = 0;
-    while (feeder->length < AHEAD && at < end) {
-        if (*at == '\n') {
-            at++;
+    while (feeder->length < AHEAD) {
+        const char *at = feeder->at, *end = feeder->end;
+        if (at >= end) {
+            if (feeder->datagram == feeder->last) return;
+            enter(feeder, feeder->datagram + 1);
+        } else if (*at == '\n') {
+            feeder->at = at + 1;
         } else if (*at == '\r' && (at + 1 == end || at[1] == '\n')) {
-            at += 2;
+            feeder->at = at + 2;
         } else if (*at == '_' && is_event(at, end)) {
-            if (feeder->length) break; /* those before it first */
-            feeder->ahead[feeder->length++] = (record){.line = at, .end = end, .what = AT_EVENT};
-            at = end; /* unless feeder_skip says where it ends */
+            if (feeder->length) return; /* those before it first */
+            feeder->ahead[feeder->length++] =
+                (record){.from = feeder->datagram, .line = at, .end = end, .what = AT_EVENT};
+            feeder->at = end; /* unless feeder_skip says where it ends */
+            return;
         } else {
-            at = read_line(core, feeder, &feeder->ahead[feeder->length++], at);
+            feeder->at = read_line(core, feeder, &feeder->ahead[feeder->length++], at);
         }
     }
-    feeder->at = at < end ? at : end;
+}
+
+/* What an address in a cell leads to. */
+static inline void look_behind(const cell *cell)
+{
+    if (cell->state == TIMER && cell->as.samples.length)
+        __builtin_prefetch(cell->as.samples.values + cell->as.samples.length, 1);
+    else if (cell->state == SET)
+        __builtin_prefetch(cell->as.members);
 }
 
 static void look_ahead(const core *core, feeder *feeder)
@@ -130,6 +151,11 @@ static void look_ahead(const core *core, feeder *feeder)
         if (!head) continue;
         __builtin_prefetch(head->text + 24);
         if (head->epoch == core->epoch) __builtin_prefetch(interval_cell(core->open, head->cell), 1);
+    }
+    for (uint32_t n = 0; n < feeder->length; n++) {
+        const head *head = ahead[n].head;
+        if (head && head->epoch == core->epoch && head->state != COUNTER)
+            look_behind(interval_cell(core->open, head->cell));
     }
 }
 
@@ -246,10 +272,10 @@ static inline enum stop take_line(core *core, feeder *feeder, record *line)
 
 /* -- for Python, which settles what stops it -------------------------------------------------------------- */
 
-void feeder_start(feeder *feeder, uint32_t profile, const char *bytes, size_t length, int64_t now)
+void feeder_start(feeder *feeder, uint32_t profile, const datagram *datagrams, size_t count, int64_t now)
 {
-    feeder->at = bytes;
-    feeder->end = bytes + length;
+    feeder->last = datagrams + count - 1;
+    enter(feeder, datagrams);
     feeder->profile = profile;
     feeder->now = now;
     feeder->lines = 0;
@@ -272,8 +298,8 @@ enum stop core_feed(core *core, feeder *feeder)
                 return stop;
             }
         }
-        if (feeder->at == feeder->end) return DONE;
         read_ahead(core, feeder);
+        if (!feeder->length) return DONE;
         look_ahead(core, feeder);
         feeder->lines += feeder->length;
     }
@@ -290,10 +316,10 @@ static void ring_copy(queue *queue, size_t at, const void *bytes, size_t length)
 }
 
 /* 0 where there is no room. Faults leave some to what can still become good. */
-static int queue_piece(core *core, const feeder *feeder, const record *line, int counted, const void *sender,
-                       size_t sender_length)
+static int queue_piece(core *core, const feeder *feeder, const record *line, int counted)
 {
     queue *queue = &core->queue;
+    size_t sender_length = line->from->sender_length;
     piece head = {.length = (uint32_t)(line->end - line->line),
                   .profile = feeder->profile,
                   .at = feeder->now,
@@ -302,7 +328,7 @@ static int queue_piece(core *core, const feeder *feeder, const record *line, int
     size_t before = sizeof head + head.sender_length;
     if (queue->room - queue->used < before + head.length) return 0;
     ring_copy(queue, queue->used, &head, sizeof head);
-    ring_copy(queue, queue->used + sizeof head, sender, head.sender_length);
+    ring_copy(queue, queue->used + sizeof head, line->from->sender, head.sender_length);
     ring_copy(queue, queue->used + before, line->line, head.length);
     queue->used += before + head.length;
     queue->pieces++;
@@ -359,7 +385,7 @@ static int guess(const core *core, uint32_t profile, const char *tail, const cha
 }
 
 /* A head that is new: it gets a cell at once and is queued, once. Whether the line is done with. */
-static int begin_waiting(core *core, feeder *feeder, record *line, const void *sender, size_t sender_length)
+static int begin_waiting(core *core, feeder *feeder, record *line)
 {
     int full, state = guess(core, feeder->profile, line->tail, line->end);
     size_t piece_length = sizeof(piece) + SENDER_MOST + (size_t)(line->end - line->line);
@@ -377,10 +403,10 @@ static int begin_waiting(core *core, feeder *feeder, record *line, const void *s
         core_forget_head(core, made);
         return 0;
     }
-    return queue_piece(core, feeder, line, 1, sender, sender_length);
+    return queue_piece(core, feeder, line, 1);
 }
 
-void core_feed_queued(core *core, feeder *feeder, const void *sender, size_t sender_length)
+void core_feed_queued(core *core, feeder *feeder)
 {
     for (;;) {
         enum stop stop = core_feed(core, feeder);
@@ -389,14 +415,14 @@ void core_feed_queued(core *core, feeder *feeder, const void *sender, size_t sen
         head *head = line->head;
         if (stop == NEW_HEAD) {
             if (head ? add_values(core, head, core->waiting[head->series].cell, line, feeder->now) == DONE
-                     : begin_waiting(core, feeder, line, sender, sender_length))
+                     : begin_waiting(core, feeder, line))
                 continue;
         } else if (stop == KNOWN_FAULT && core->queue.used > core->queue.room / 8) {
             count(core, &core->refused[head->series]);
             continue;
         }
         feeder->lines--; /* Python counts it, and an event may be followed by more lines */
-        if (!queue_piece(core, feeder, line, 0, sender, sender_length)) {
+        if (!queue_piece(core, feeder, line, 0)) {
             feeder->lines++;
             count(core, &core->overload);
         }

@@ -34,6 +34,8 @@ struct batch {
     struct mmsghdr headers[BATCH];
     struct iovec vectors[BATCH];
     struct sockaddr_storage senders[BATCH];
+    datagram datagrams[BATCH];
+    feeder feeder;
     char *bytes;
     uint64_t held; /* by the kernel for what was received since the last nap */
 };
@@ -59,43 +61,49 @@ static void wake_python(reader *reader)
     reader->core->woken = write(reader->wake, &one, sizeof one) == sizeof one;
 }
 
+/* The datagrams of a batch that are to be read; how many. */
+static size_t admit(reader *reader, int count, uint64_t *cut)
+{
+    struct batch *batch = reader->batch;
+    size_t admitted_count = 0;
+    int64_t now = clock_of(CLOCK_REALTIME) / 1000000;
+    if (reader->senders) senders_lock(reader->senders);
+    for (int n = 0; n < count; n++) {
+        const struct msghdr *header = &batch->headers[n].msg_hdr;
+        const char *bytes = batch->vectors[n].iov_base;
+        size_t length = batch->headers[n].msg_len;
+        batch->held += length + OVERHEAD;
+        if (reader->senders && !senders_admit(reader->senders, header->msg_name, now, bytes, length)) continue;
+        if (header->msg_flags & MSG_TRUNC) {
+            ++*cut;
+            length = whole_lines(bytes, length);
+        }
+        batch->datagrams[admitted_count++] = (datagram){bytes, length, header->msg_name, header->msg_namelen};
+    }
+    if (reader->senders) senders_unlock(reader->senders);
+    return admitted_count;
+}
+
 static void take_batch(reader *reader, int count)
 {
     struct batch *batch = reader->batch;
-    feeder feeder;
-    int64_t now = clock_of(CLOCK_REALTIME) / 1000000;
-    uint64_t bytes = 0, lines = 0;
-    pthread_mutex_lock(&reader->core->mutex);
-    for (int n = 0; n < count; n++) {
-        const struct msghdr *header = &batch->headers[n].msg_hdr;
-        size_t length = batch->headers[n].msg_len;
-        sender *from = NULL;
-        bytes += length;
-        if (reader->senders) {
-            enum drop why = senders_admit(reader->senders, header->msg_name, now, &from);
-            if (why != TAKEN) {
-                senders_drop(reader->senders, header->msg_name, why, batch->vectors[n].iov_base, length);
-                continue;
-            }
-        }
-        if (header->msg_flags & MSG_TRUNC) {
-            reader->core->truncated++;
-            reader->core->news++;
-            length = whole_lines(batch->vectors[n].iov_base, length);
-            lines++; /* the one that was cut */
-        }
-        uint32_t waiting = reader->core->queue.pieces;
-        feeder_start(&feeder, reader->profile, batch->vectors[n].iov_base, length, now);
-        core_feed_queued(reader->core, &feeder, header->msg_name, header->msg_namelen);
-        lines += feeder.lines;
-        if (from) senders_charge(from, feeder.lines + (uint64_t)(reader->core->queue.pieces - waiting));
+    uint64_t cut = 0, before = batch->held;
+    size_t admitted_count = admit(reader, count, &cut);
+    batch->feeder.lines = 0;
+    if (admitted_count) {
+        int64_t now = clock_of(CLOCK_REALTIME) / 1000000;
+        pthread_mutex_lock(&reader->core->mutex);
+        reader->core->truncated += cut;
+        reader->core->news += cut;
+        feeder_start(&batch->feeder, reader->profile, batch->datagrams, admitted_count, now);
+        core_feed_queued(reader->core, &batch->feeder);
+        wake_python(reader);
+        pthread_mutex_unlock(&reader->core->mutex);
     }
-    batch->held += bytes + (uint64_t)count * OVERHEAD;
-    wake_python(reader);
-    pthread_mutex_unlock(&reader->core->mutex);
+    uint64_t bytes = batch->held - before - (uint64_t)count * OVERHEAD;
     atomic_fetch_add_explicit(&reader->packets, (uint64_t)count, memory_order_relaxed);
     atomic_fetch_add_explicit(&reader->bytes, bytes, memory_order_relaxed);
-    atomic_fetch_add_explicit(&reader->lines, lines, memory_order_relaxed);
+    atomic_fetch_add_explicit(&reader->lines, batch->feeder.lines + cut, memory_order_relaxed);
 }
 
 static int receive(reader *reader)

@@ -3,6 +3,7 @@
 #include "senders.h"
 
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,13 +15,14 @@ enum {
     SITE_BYTES = 8, /* of an IPv6 address */
 };
 
-struct sender {
+typedef struct {
     address address; /* of IPv6 the site; family 0: an empty slot */
     int64_t at;      /* of the last filling */
     double credit;
-};
+} sender;
 
 struct senders {
+    pthread_mutex_t mutex;
     policy policy;
     network *networks; /* both lists */
     uint64_t seed;
@@ -50,6 +52,7 @@ senders *senders_new(const policy *policy, uint64_t seed, int64_t now)
     if (policy->places_length)
         memcpy(made->networks + policy->allowed_length, policy->places,
                policy->places_length * sizeof *made->networks);
+    pthread_mutex_init(&made->mutex, NULL);
     made->policy = *policy;
     made->policy.allowed = made->networks;
     made->policy.places = made->networks + policy->allowed_length;
@@ -66,6 +69,10 @@ void senders_free(senders *senders)
     free(senders->networks);
     free(senders);
 }
+
+void senders_lock(senders *senders) { pthread_mutex_lock(&senders->mutex); }
+
+void senders_unlock(senders *senders) { pthread_mutex_unlock(&senders->mutex); }
 
 /* -- addresses --------------------------------------------------------------------------------------------- */
 
@@ -145,25 +152,13 @@ static sender *sender_of(senders *senders, address site, int64_t now)
     return found;
 }
 
-enum drop senders_admit(senders *senders, const struct sockaddr *peer, int64_t now, sender **from)
+static void fill(sender *sender, double rate, int64_t now)
 {
-    address address = address_of(peer);
-    double rate = senders->policy.rate;
-    *from = &senders->others;
-    if (!is_allowed(&senders->policy, &address)) return NOT_ALLOWED;
-    if (!rate || !address.family) return TAKEN;
-    sender *found = *from = sender_of(senders, address, now);
-    if (found->at != now) {
-        if (now > found->at) found->credit += (double)(now - found->at) * rate / 1000;
-        if (found->credit > rate) found->credit = rate;
-        found->at = now;
-    }
-    return found->credit > 0 ? TAKEN : OVER_RATE;
+    if (sender->at == now) return;
+    if (now > sender->at) sender->credit += (double)(now - sender->at) * rate / 1000;
+    if (sender->credit > rate) sender->credit = rate;
+    sender->at = now;
 }
-
-void senders_charge(sender *from, uint64_t lines) { from->credit -= (double)lines; }
-
-/* -- drops --------------------------------------------------------------------------------------------------- */
 
 static uint64_t lines_in(const char *bytes, size_t length)
 {
@@ -172,19 +167,39 @@ static uint64_t lines_in(const char *bytes, size_t length)
     return lines;
 }
 
-void senders_drop(senders *senders, const struct sockaddr *peer, enum drop why, const char *bytes, size_t length)
+/* -- datagrams ---------------------------------------------------------------------------------------------- */
+
+static void count_dropped(senders *senders, const address *address, enum drop why, uint64_t lines)
 {
-    address address = address_of(peer);
-    uint64_t lines = lines_in(bytes, length);
-    senders->dropped[why][place_of(&senders->policy, &address)] += lines;
+    senders->dropped[why][place_of(&senders->policy, address)] += lines;
     named_drops *named = senders->named, *end = named + senders->named_length;
-    while (named < end && memcmp(&named->address, &address, sizeof address)) named++;
+    while (named < end && memcmp(&named->address, address, sizeof *address)) named++;
     if (named == end) {
         if (senders->named_length == MOST_NAMED) return;
         senders->named_length++;
-        *named = (named_drops){.address = address};
+        *named = (named_drops){.address = *address};
     }
     named->lines += lines;
+}
+
+int senders_admit(senders *senders, const struct sockaddr *peer, int64_t now, const char *bytes, size_t length)
+{
+    address address = address_of(peer);
+    double rate = senders->policy.rate;
+    if (!is_allowed(&senders->policy, &address)) {
+        count_dropped(senders, &address, NOT_ALLOWED, lines_in(bytes, length));
+        return 0;
+    }
+    if (!rate || !address.family) return 1;
+    sender *from = sender_of(senders, address, now);
+    uint64_t lines = lines_in(bytes, length);
+    fill(from, rate, now);
+    if (from->credit <= 0) {
+        count_dropped(senders, &address, OVER_RATE, lines);
+        return 0;
+    }
+    from->credit -= (double)lines;
+    return 1;
 }
 
 uint64_t senders_dropped(const senders *senders, enum drop why, int place) { return senders->dropped[why][place]; }

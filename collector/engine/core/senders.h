@@ -5,7 +5,7 @@
  * Addresses can be forged, so the table is bounded: senders beyond it share one budget, and those that are known
  * keep theirs. Who has sent nothing for a while makes room, when the table is looked through every ten minutes.
  *
- * It belongs to one reader thread; whoever calls holds the core's mutex. */
+ * It belongs to one reader thread; it and whoever reads the counts hold its lock. */
 #ifndef COLLECTOR_SENDERS_H
 #define COLLECTOR_SENDERS_H
 
@@ -45,16 +45,14 @@ typedef struct {
 
 enum { MOST_SENDERS = 20000, MOST_NAMED = 100 };
 
-typedef struct sender sender;
 typedef struct senders senders;
 
 senders *senders_new(const policy *policy, uint64_t seed, int64_t now); /* NULL without memory */
 void senders_free(senders *senders);
-/* Whether a datagram is taken; if so its lines are to be charged to *from, which is good until the next call. */
-enum drop senders_admit(senders *senders, const struct sockaddr *peer, int64_t now, sender **from);
-void senders_charge(sender *from, uint64_t lines);
-/* Counts a datagram that was not taken. */
-void senders_drop(senders *senders, const struct sockaddr *peer, enum drop why, const char *bytes, size_t length);
+void senders_lock(senders *senders);
+void senders_unlock(senders *senders);
+/* Whether a datagram is taken. Its lines are charged to its sender, or counted as dropped. */
+int senders_admit(senders *senders, const struct sockaddr *peer, int64_t now, const char *bytes, size_t length);
 
 uint64_t senders_dropped(const senders *senders, enum drop why, int place); /* lines */
 size_t senders_named(const senders *senders, const named_drops **all);      /* of the first ones, one by one */

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "core.h"
-#include "hash.h"
 
 enum { FIRST_SLOTS = 1024 };
 
