@@ -180,8 +180,13 @@ def test_both_engines_give_the_same(
 class Fed:
     """A compiled engine with a reader thread at one end of a pair of datagram sockets."""
 
-    def __init__(self, limits: Limits | None = None, profiles: list[Profile] = PROFILES) -> None:
-        self.engine = ENGINES["native"](time.time(), limits=limits, flush_interval=1_000_000)
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        profiles: list[Profile] = PROFILES,
+        flush_interval: int = 1_000_000,
+    ) -> None:
+        self.engine = ENGINES["native"](time.time(), limits=limits, flush_interval=flush_interval)
         for profile in profiles:
             self.engine.add_profile(profile)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK)
@@ -349,3 +354,29 @@ def test_datagrams_are_received_while_python_holds_the_gil() -> None:
     receiver.close()
     assert reader.counts()[:3] == (50, 250, 50)
     assert fed.close()["ca"].value == 51
+
+
+def test_each_window_gets_its_own_values_while_python_is_held_up() -> None:
+    """The thread keeps the time: what came in a second is in that window, however late the flush is."""
+    fed = Fed(flush_interval=1)
+    fed.send(b"a:0|c")
+    fed.settle()
+    expected: Counter[int] = Counter()
+    end = time.monotonic() + 2.5
+    while time.monotonic() < end:
+        second = int(time.time())
+        fed.send(b"a:1|c\na:2|c")
+        if int(time.time()) == second:
+            expected[second] += 3
+        time.sleep(0.02)
+    fed.settle()
+    found: Counter[int] = Counter()
+    for interval in fed.engine.flush(time.time() + 1):
+        for window, points in interval.chunks(10):
+            assert window.end - window.start == 1
+            for point in points:
+                assert isinstance(point, CounterPoint)
+                found[window.start] += int(point.value)
+    assert len(found) >= 3
+    assert not expected - found, (expected, found)
+    assert fed.close() == {}

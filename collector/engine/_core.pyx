@@ -91,7 +91,14 @@ cdef extern from "core.h" nogil:
         uint8_t signs_move, meters
     ctypedef struct limits_t "limits":
         uint64_t series, series_per_metric, heads, line, set_members, samples, waiting, queue_bytes
+    ctypedef struct ended_t "ended":
+        ended_t *next
+        interval *cells
+        int64_t start
     ctypedef struct core_t "core":
+        int64_t window_start, window_end
+        ended_t *ended
+        uint32_t ended_length
         pthread_mutex_t mutex
         uint64_t heads_used, series_used, ticket
         series_t **series
@@ -124,7 +131,8 @@ cdef extern from "core.h" nogil:
     int core_sweep_heads(core_t *, uint64_t *)
     int core_sweep_series(core_t *, uint32_t *, uint32_t *, uint32_t *)
     uint64_t core_memory(const core_t *)
-    interval *core_swap(core_t *)
+    int core_cut(core_t *, int64_t, int64_t, int64_t)
+    void ended_free(ended_t *)
     void interval_free(interval *)
     cell *interval_cell(const interval *, uint32_t)
     cell *core_cell(core_t *, uint32_t, int, double, uint32_t *)
@@ -450,15 +458,37 @@ cdef class Core:
 
     # ------------------------------------------------------------------ what comes out
 
-    def swap(self):
-        """Ends the open interval and opens another one."""
-        cdef Retired retired = Retired(self)
+    def begin(self, int64_t start, int64_t end):
+        """Tells when the first window is; in milliseconds."""
+        self.core.window_start = start
+        self.core.window_end = end
+
+    def cut(self, int64_t since, int64_t start, int64_t end):
+        """Ends the window that began at `since` and opens the one from `start` to `end`, in milliseconds.
+
+        All that have ended, oldest first: [(milliseconds of the start, Retired)...].
+        """
+        cdef ended_t *ended
+        cdef ended_t *next
+        cdef Retired retired
         pthread_mutex_lock(&self.core.mutex)
-        retired.cells = core_swap(self.core)
+        cdef int cut = core_cut(self.core, since, start, end)
+        ended = self.core.ended
+        if cut:
+            self.core.ended = NULL
+            self.core.ended_length = 0
         pthread_mutex_unlock(&self.core.mutex)
-        if retired.cells == NULL:
+        if not cut:
             raise MemoryError
-        return retired
+        found = []
+        while ended != NULL:
+            next = ended.next
+            retired = Retired(self)
+            retired.cells, ended.cells = ended.cells, NULL
+            found.append((ended.start, retired))
+            ended_free(ended)
+            ended = next
+        return found
 
     def spills(self):
         """[(series, members)] of sets that reached their limit since this was last asked."""

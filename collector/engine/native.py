@@ -286,6 +286,8 @@ class NativeEngine(PureEngine):
         )
         self._known = NativeHeads(self._core, self._limits, self.limit_hits)
         self._heads = self._known
+        window = self._interval.window
+        self._core.begin(window.start * 1000, window.end * 1000)
 
     def add_profile(self, profile: Profile) -> int:
         """Registers how a listener reads lines; the number is for `ingest`."""
@@ -303,12 +305,19 @@ class NativeEngine(PureEngine):
 
     def _retire(self, now: float) -> None:
         self._drain()  # what was received in the window that ends belongs to it
-        interval = self._gathering
         self._take_spills()
-        interval.retire(self._core.swap(), self._turn)
-        if interval:
-            self._retired.append(interval)
-            self._unread.add(interval)
+        ending, length = self._gathering, self._length
+        start = int(now // length) * length
+        ended = self._core.cut(ending.window.start * 1000, start * 1000, (start + length) * 1000)
+        for at, cells in ended:  # more than one where threads went on while Python was held up
+            interval = ending
+            if at != ending.window.start * 1000:
+                window = Window(at // 1000, at // 1000 + length)
+                interval = NativeInterval(window, self._limits.samples, self.limit_hits, self)
+            interval.retire(cells, self._turn)
+            if interval:
+                self._retired.append(interval)
+                self._unread.add(interval)
         if now >= self._turn_at or now < self._turn_at - 2 * self._idle_expiry:
             self._forget()
             self._turn_at = now + self._idle_expiry

@@ -37,6 +37,45 @@ static cell *interval_add(interval *interval)
     return interval_cell(interval, interval->length++);
 }
 
+void ended_free(ended *ended)
+{
+    interval_free(ended->cells);
+    free(ended);
+}
+
+/* Ends the open window; 0 without memory, and then it goes on. */
+static int end_window(core *core)
+{
+    ended *made = malloc(sizeof *made), **last = &core->ended;
+    interval *cells = made ? core_swap(core) : NULL;
+    if (!cells) {
+        free(made);
+        return 0;
+    }
+    *made = (ended){.next = NULL, .cells = cells, .start = core->window_start};
+    while (*last) last = &(*last)->next;
+    *last = made;
+    core->ended_length++;
+    return 1;
+}
+
+void core_keep_time(core *core, int64_t now)
+{
+    int64_t length = core->window_end - core->window_start;
+    if (now < core->window_end || length <= 0 || core->ended_length == MOST_ENDED || !end_window(core)) return;
+    core->window_start = now - now % length;
+    core->window_end = core->window_start + length;
+}
+
+int core_cut(core *core, int64_t from, int64_t start, int64_t end)
+{
+    /* A reader thread may have opened the new window already. */
+    if ((core->window_start == from || core->window_start != start) && !end_window(core)) return 0;
+    core->window_start = start;
+    core->window_end = end;
+    return 1;
+}
+
 interval *core_swap(core *core)
 {
     interval *opened = interval_new(), *retired = core->open;

@@ -157,6 +157,13 @@ typedef struct {
     uint32_t length, room; /* cells; chunks that fit the array */
 } interval;
 
+/* A window that is over: its cells, and when it began, in milliseconds. */
+typedef struct ended {
+    struct ended *next;
+    interval *cells;
+    int64_t start;
+} ended;
+
 /* Bytes that Python is to read, in the order of their arrival; before each one of these, and its sender. */
 typedef struct {
     uint32_t length;
@@ -202,6 +209,9 @@ typedef struct core {
     uint64_t metrics_mask, metrics_used;
 
     interval *open;
+    int64_t window_start, window_end; /* of the open interval, in milliseconds */
+    ended *ended;                     /* oldest first */
+    uint32_t ended_length;
     uint32_t epoch;
     uint16_t turn;
     uint64_t ticket;
@@ -278,6 +288,14 @@ int cell_add_member(core *core, cell *cell, const char *text, size_t length);
 void cell_clear(cell *cell);
 /* Ends an interval: the old one is the caller's. NULL, with nothing changed, without memory. */
 interval *core_swap(core *core);
+/* Reader threads: ends the open window if it is over at `now`. While Python is held up, each window gets its own
+ * values all the same; up to MOST_ENDED of them, then the last one goes on. */
+enum { MOST_ENDED = 256 };
+void core_keep_time(core *core, int64_t now);
+/* Python: the window that began at `from` is over, and the one from `start` to `end` open; 0 without memory. What
+ * has ended by then is in core->ended. */
+int core_cut(core *core, int64_t from, int64_t start, int64_t end);
+void ended_free(ended *ended);
 
 /* -- heads that wait for Python ---------------------------------------------------------------------------- */
 

@@ -95,6 +95,7 @@ static void take_batch(reader *reader, int count)
         pthread_mutex_lock(&reader->core->mutex);
         reader->core->truncated += cut;
         reader->core->news += cut;
+        core_keep_time(reader->core, now);
         feeder_start(&batch->feeder, reader->profile, batch->datagrams, admitted_count, now);
         core_feed_queued(reader->core, &batch->feeder);
         wake_python(reader);

@@ -55,6 +55,11 @@ void core_free(core *core)
         free(core->spills);
         core->spills = next;
     }
+    while (core->ended) {
+        ended *next = core->ended->next;
+        ended_free(core->ended);
+        core->ended = next;
+    }
     interval_free(core->open);
     free(core->heads);
     free(core->series_slots);
