@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = made.add_argument
-    add("target", help="udp://HOST:PORT, tcp://HOST:PORT, unixgram:///PATH or unix:///PATH (a stream)")
+    add("target", help="udp://HOST:PORT, tcp://HOST:PORT, unixgram:///PATH or unixstream:///PATH")
     add(
         "--size",
         type=_size,

@@ -73,7 +73,7 @@ def compare(
         for one, entry in zip(contestants, entries, strict=True):
             entry.skipped = reasons[one.name] or one.unfit(workload) or ""
         tables.append(Table(workload, entries))
-        packets = Packets(workload.load, stream=workload.scheme in ("tcp", "unix"))
+        packets = Packets(workload.load, stream=workload.scheme in ("tcp", "unixstream"))
         try:
             for number in range(1, rounds + 1):
                 for one, entry in zip(contestants, entries, strict=True):

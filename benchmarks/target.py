@@ -1,4 +1,4 @@
-"""Where the load goes: udp://host:port, tcp://host:port, unixgram:///path or unix:///path."""
+"""Where the load goes: udp://host:port, tcp://host:port, unixgram:///path or unixstream:///path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KINDS: Final = {
     "udp": socket.SOCK_DGRAM,
     "tcp": socket.SOCK_STREAM,
     "unixgram": socket.SOCK_DGRAM,
-    "unix": socket.SOCK_STREAM,
+    "unixstream": socket.SOCK_STREAM,
 }
 _PORT: Final = 8125
 _REMEDY: Final = (

@@ -43,8 +43,8 @@ from benchmarks.sending import Packets, Sending, Sent
 from benchmarks.target import Target
 
 ROOT = Path(__file__).resolve().parent.parent
-SCHEMES = ("udp", "tcp", "unixgram", "unix")
-STREAMS = ("tcp", "unix")
+SCHEMES = ("udp", "tcp", "unixgram", "unixstream")
+STREAMS = ("tcp", "unixstream")
 
 
 def _why_not() -> str:
@@ -107,7 +107,7 @@ def test_over_a_stream_each_packet_ends_with_a_newline() -> None:
         ("tcp://[::1]:8125", "tcp://[::1]:8125", True, True),
         ("udp://192.0.2.1:8125", "udp://192.0.2.1:8125", False, False),
         ("unixgram:///run/statsd.sock", "unixgram:///run/statsd.sock", True, False),
-        ("unix:///run/statsd.sock", "unix:///run/statsd.sock", True, True),
+        ("unixstream:///run/statsd.sock", "unixstream:///run/statsd.sock", True, True),
     ],
 )
 def test_targets(text: str, shown: str, local: bool, stream: bool) -> None:
@@ -125,7 +125,7 @@ def test_targets(text: str, shown: str, local: bool, stream: bool) -> None:
         "udp://",
         "udp://h:99999",
         "udp://127.0.0.1/x",
-        "unix://run/x",
+        "unixstream://run/x",
     ],
 )
 def test_what_is_no_target_says_how_to_write_one(text: str) -> None:
@@ -185,14 +185,14 @@ def test_the_kernel_says_who_listens_and_what_it_dropped() -> None:
         KernelCounter(target)
 
 
-@pytest.mark.parametrize("scheme", ["unix", "unixgram"])
+@pytest.mark.parametrize("scheme", ["unixstream", "unixgram"])
 def test_the_owner_of_a_unix_socket_is_found(scheme: str, tmp_path: Path) -> None:
     """By its path."""
-    kind = socket.SOCK_STREAM if scheme == "unix" else socket.SOCK_DGRAM
+    kind = socket.SOCK_STREAM if scheme == "unixstream" else socket.SOCK_DGRAM
     target = Target(scheme, path=str(tmp_path / "s"))
     with socket.socket(socket.AF_UNIX, kind) as sock:
         sock.bind(target.path)
-        if scheme == "unix":
+        if scheme == "unixstream":
             sock.listen()
         assert process.owner(target) == os.getpid()
 
@@ -486,7 +486,7 @@ def test_the_command_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert re.search(r"sent +1\d\d lines in \d+ packets", told)
     assert re.search(r"lost +0 lines, 0\.00%", told)
     assert "lines per CPU-second" in told
-    with receiving("unix", tmp_path) as (target, _):
+    with receiving("unixstream", tmp_path) as (target, _):
         assert load.main([str(target), "--rate", "1000", "--lines", "100"]) == 0
     assert "unknown: --counter names ways to ask the server" in capsys.readouterr().out
 

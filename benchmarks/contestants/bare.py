@@ -20,7 +20,7 @@ class Bare(Contestant):
     """It understands nothing, so it takes part in everything."""
 
     name = "receive and count (C)"
-    schemes = frozenset({"udp", "tcp", "unix", "unixgram"})
+    schemes = frozenset({"udp", "tcp", "unixstream", "unixgram"})
     tags = True
 
     def missing(self) -> str | None:

@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* "udp", "tcp", "unixgram" and "unix", as in the URLs of the command line. */
+/* "udp", "tcp", "unixgram" and "unixstream", as in the URLs of the command line. */
 struct kind {
     int family; /* AF_UNSPEC: the host says which */
     int type;
@@ -29,7 +29,7 @@ static inline struct kind kind_of(const char *scheme) {
     if (!strcmp(scheme, "udp")) return (struct kind){AF_UNSPEC, SOCK_DGRAM};
     if (!strcmp(scheme, "tcp")) return (struct kind){AF_UNSPEC, SOCK_STREAM};
     if (!strcmp(scheme, "unixgram")) return (struct kind){AF_UNIX, SOCK_DGRAM};
-    if (!strcmp(scheme, "unix")) return (struct kind){AF_UNIX, SOCK_STREAM};
+    if (!strcmp(scheme, "unixstream")) return (struct kind){AF_UNIX, SOCK_STREAM};
     fail(scheme, "no such kind of socket");
     return (struct kind){0, 0};
 }
