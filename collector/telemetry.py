@@ -44,6 +44,7 @@ LIMITS: Final = (
     "samples",
     "events",
     "senders",
+    "memory",
 )
 
 
