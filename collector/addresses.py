@@ -8,15 +8,26 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from collector.units import is_loopback
-
 SCHEMES: Final = ("udp", "tcp", "unixgram", "unixstream")
 _PORT: Final = 8125
 _LONGEST_PATH: Final = 103  # bytes; what every system's sun_path holds with its end (Linux takes four more)
 _EXAMPLE: Final = 'write it like "udp://localhost:8125" or "unixgram:///run/collector/statsd.sock"'
 
 
-def _written_as(parse: Any, schema: dict[str, Any]) -> dict[str, Any]:
+def is_loopback(host: str) -> bool:
+    """Whether a host to listen on can be reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name: "127.example" may be anywhere
+        return host == "localhost"
+
+
+def host_port(host: str, port: int) -> str:
+    """As people write them: "127.0.0.1:8125", "[::1]:8125"."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def written_as(parse: Any, schema: dict[str, Any]) -> dict[str, Any]:
     """How pydantic reads and shows a value that a file has as one text."""
     return {
         "type": "function-plain",
@@ -82,14 +93,13 @@ class Address:
         if self.unix:
             path = self.path.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
             return f"{self.scheme}://{path}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"{self.scheme}://{host_port(self.host, self.port)}"
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: object) -> dict[str, Any]:
         pattern = f"^({'|'.join(SCHEMES)})://.+$"
         examples = ["udp://localhost:8125", "tcp://0.0.0.0:8125", "unixgram:///run/collector/statsd.sock"]
-        return _written_as(cls.parse, {"type": "string", "pattern": pattern, "examples": examples})
+        return written_as(cls.parse, {"type": "string", "pattern": pattern, "examples": examples})
 
 
 def _socket_path(text: str, host: str, path: str) -> str:
@@ -120,14 +130,16 @@ class Network:
         """Reads a network; ValueError with a remedy otherwise."""
         if isinstance(text, cls):
             return text
-        if isinstance(text, str):
-            try:
-                return cls(ipaddress.ip_network(text))
-            except ValueError:
-                if _is_address_with_host_bits(text):
-                    meant = ipaddress.ip_network(text, strict=False)
-                    raise ValueError(f'"{text}" has bits behind its mask: write {meant}') from None
-        raise ValueError(f'"{text}" is not a network: write it like "10.0.0.0/8" or "2001:db8::/32"')
+        try:
+            # Of a number ip_network would make an address.
+            meant = ipaddress.ip_network(text if isinstance(text, str) else "", strict=False)
+        except ValueError:
+            example = 'write it like "10.0.0.0/8" or "2001:db8::/32"'
+            raise ValueError(f'"{text}" is not a network: {example}') from None
+        try:
+            return cls(ipaddress.ip_network(str(text)))
+        except ValueError:
+            raise ValueError(f'"{text}" has bits behind its mask: write {meant}') from None
 
     def __contains__(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
         return address in self.value
@@ -137,15 +149,7 @@ class Network:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: object) -> dict[str, Any]:
-        return _written_as(cls.parse, {"type": "string", "examples": ["10.0.0.0/8", "2001:db8::/32"]})
-
-
-def _is_address_with_host_bits(text: str) -> bool:
-    try:
-        ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return False
-    return True
+        return written_as(cls.parse, {"type": "string", "examples": ["10.0.0.0/8", "2001:db8::/32"]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,4 +174,4 @@ class FileMode:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: object) -> dict[str, Any]:
         written = {"type": "string", "pattern": "^0?[0-7]{1,3}$", "examples": ["0666", "0660"]}
-        return _written_as(cls.parse, {"anyOf": [written, {"type": "integer", "minimum": 0, "maximum": 777}]})
+        return written_as(cls.parse, {"anyOf": [written, {"type": "integer", "minimum": 0, "maximum": 777}]})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from collector.units import is_loopback
+from collector.addresses import host_port, is_loopback, written_as
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +38,12 @@ class HostPort:
         return is_loopback(self.host)
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return host_port(self.host, self.port)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: object) -> dict[str, Any]:
-        return {
-            "type": "function-plain",
-            "function": {"type": "no-info", "function": cls.parse},
-            "serialization": {"type": "to-string"},
-            "metadata": {"pydantic_js_functions": [_host_port_schema]},
-        }
-
-
-def _host_port_schema(schema: object, handler: object) -> dict[str, Any]:
-    return {"type": "string", "pattern": r"^.+:[0-9]+$", "examples": ["127.0.0.1:8127", "[::1]:8127"]}
+        examples = ["127.0.0.1:8127", "[::1]:8127"]
+        return written_as(cls.parse, {"type": "string", "pattern": r"^.+:[0-9]+$", "examples": examples})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,6 @@ import os
 import platform
 import resource
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,38 +117,40 @@ def collect(source: Source) -> Iterator[Metric]:
     yield from _process(source)
 
 
+def _summed(found: Iterable[tuple[dict[str, str], float]]) -> list[tuple[Mapping[str, str], float]]:
+    """One sample of each set of labels, for a sample is there once."""
+    sums: dict[tuple[tuple[str, str], ...], float] = {}
+    for labels, value in found:
+        key = tuple(labels.items())
+        sums[key] = sums.get(key, 0) + value
+    return [(dict(key), total) for key, total in sums.items()]
+
+
 def _by_listener(listeners: Iterable[L], read: Callable[[L], float]) -> list[tuple[Mapping[str, str], float]]:
     """One number of each listener; those of one name count together, for a label is there once."""
-    sums: dict[str, float] = {}
-    for one in listeners:
-        sums[one.name] = sums.get(one.name, 0) + read(one)
-    return [({"listener": name}, total) for name, total in sums.items()]
+    return _summed(({"listener": one.name}, read(one)) for one in listeners)
 
 
 def _by_reason(
     listeners: Iterable[L], reasons: Iterable[str], read: Callable[[L], Mapping[str, int]]
 ) -> list[tuple[Mapping[str, str], float]]:
     """One number of each listener and reason, each reason there from the start."""
-    reasons = list(reasons)
-    sums = Counter({(one.name, reason): 0 for one in listeners for reason in reasons})
-    for one in listeners:
-        for reason in reasons:
-            sums[one.name, reason] += read(one).get(reason, 0)
-    return [({"listener": name, "reason": reason}, total) for (name, reason), total in sums.items()]
+    return _summed(
+        ({"listener": one.name, "reason": reason}, read(one).get(reason, 0))
+        for one in listeners
+        for reason in reasons
+    )
 
 
 def _by_sender(listeners: Iterable[Listener]) -> list[tuple[Mapping[str, str], float]]:
     """Dropped lines of each listener, by reason and by where their senders are."""
-    sums: Counter[tuple[str, str, str]] = Counter()
-    for one in listeners:
-        drops = one.drops()
-        for reason in DROPS:
-            for kind in one.senders.kinds:
-                sums[one.name, reason, kind] += drops.lines[reason, kind]
-    return [
-        ({"listener": name, "reason": reason, "sender": kind}, total)
-        for (name, reason, kind), total in sums.items()
-    ]
+    return _summed(
+        ({"listener": one.name, "reason": reason, "sender": kind}, lines[reason, kind])
+        for one in listeners
+        for lines in (one.drops().lines,)
+        for reason in DROPS
+        for kind in one.senders.kinds
+    )
 
 
 def _ingest(source: Source) -> Iterator[Metric]:

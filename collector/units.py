@@ -11,7 +11,6 @@ is imported by `collector.config` only.
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 import sys
@@ -111,14 +110,6 @@ def format_size(count: float) -> str:
         if abs(count) >= _SIZES[unit]:
             return f"{count / _SIZES[unit]:.3g}{unit}"
     return f"{count:.0f}B"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host to listen on can be reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name: "127.example" may be anywhere
-        return host == "localhost"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -23,7 +24,13 @@ import redis
 from collector.embedded import find_server
 from collector.store.keys import KeySpace
 
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 DEADLINE = 30.0  # seconds; a test machine may be busy with seven other tests
+
+
+def frame(payload: bytes) -> bytes:
+    """DogStatsD's framing of streams."""
+    return struct.pack("<I", len(payload)) + payload
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:

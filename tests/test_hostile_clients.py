@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from harness import DaemonProcess, running, wait_for
+from harness import RESET, DaemonProcess, running, wait_for
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux' /proc")
 
@@ -37,7 +37,6 @@ state_dir: {{state_dir}}
 http: {{{{listen: "127.0.0.1:0"}}}}
 """
 MEMORY = 48  # MiB that a daemon may grow by; the bad clients below send hundreds
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
 
 class Target:

@@ -8,9 +8,9 @@ import os
 import random
 import resource
 import socket
-import struct
 
 import pytest
+from harness import RESET
 from rig import (
     both_loops,
     connect,
@@ -26,8 +26,6 @@ from rig import (
 from collector.engine import Limits
 
 pytestmark = pytest.mark.usefixtures("each_engine")
-
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
 
 @both_loops

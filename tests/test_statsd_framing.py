@@ -6,6 +6,7 @@ import itertools
 import struct
 
 import pytest
+from harness import frame
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -101,11 +102,6 @@ def test_datagrams(data: bytes, lines: list[str]) -> None:
 
 
 # ------------------------------------------------------------------ frames
-
-
-def frame(payload: bytes) -> bytes:
-    """DogStatsD's framing of streams."""
-    return struct.pack("<I", len(payload)) + payload
 
 
 def pieces_of(*reads: bytes) -> tuple[list[str], int, bool]:

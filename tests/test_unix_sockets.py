@@ -7,7 +7,6 @@ import itertools
 import os
 import socket
 import stat
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from harness import frame
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rig import Rig, both_loops, eventually, linux_only, listening, run
@@ -33,11 +33,6 @@ def directory() -> Iterator[Path]:
     """A directory with a short name: the path of a socket is bounded by 103 bytes."""
     with TemporaryDirectory(prefix="c") as name:
         yield Path(name)
-
-
-def frame(payload: bytes) -> bytes:
-    """DogStatsD's framing of streams."""
-    return struct.pack("<I", len(payload)) + payload
 
 
 def client(path: Path, scheme: str) -> socket.socket:

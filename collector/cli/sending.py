@@ -64,12 +64,9 @@ def _send(address: Address, lines: list[bytes]) -> int:
     """How many datagrams or writes it took; OSError where nobody listens."""
     if address.scheme == "udp":
         return _send_udp(address, lines)
-    if address.datagrams:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(_TIMEOUT)
-            sock.connect(address.path)
-            return sum(sock.send(packet) > 0 for packet in _packed(lines))
     with _connected(address) as sock:
+        if address.datagrams:
+            return sum(sock.send(packet) > 0 for packet in _packed(lines))
         sock.sendall(b"".join(line + b"\n" for line in lines))
     return 1
 
@@ -77,7 +74,7 @@ def _send(address: Address, lines: list[bytes]) -> int:
 def _connected(address: Address) -> socket.socket:
     if not address.unix:
         return socket.create_connection((address.host, address.port), timeout=_TIMEOUT)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM if address.datagrams else socket.SOCK_STREAM)
     sock.settimeout(_TIMEOUT)
     try:
         sock.connect(address.path)

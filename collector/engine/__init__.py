@@ -11,7 +11,7 @@
 No socket, clock, logger or store: `now` is an argument.
 """
 
-from collector.engine.interface import Engine, Interval, Limits, Policed, Reader, RefusedLine
+from collector.engine.interface import NOBODY, Engine, Interval, Limits, Policed, Reader, RefusedLine
 from collector.engine.pure import PureEngine
 
 # By name, the one to be preferred first.
@@ -26,6 +26,7 @@ else:
 
 __all__ = [
     "ENGINES",
+    "NOBODY",
     "WITHOUT_CORE",
     "Engine",
     "Interval",

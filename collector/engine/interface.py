@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated, Final, Protocol
 
 from annotated_types import Ge
 
 from collector.model import Check, Event, Point, Window
 from collector.statsd.lines import Profile
 
+NOBODY: Final = "local"  # the sender of a unix datagram whose client has no name
 Sender = str | tuple[str | int, ...]  # a socket's peer address as the socket gives it
 
 

@@ -10,7 +10,7 @@ from collector.engine.accumulators import Accumulator, SetAccumulator, TimerAccu
 from collector.model import Check, Event, Point, Series, Window
 
 _FREED: Final = 2_000  # leftovers freed after each chunk
-_RAW_SAMPLES: Final = 10_000  # of timers in one chunk: sorting them takes some milliseconds
+RAW_SAMPLES: Final = 10_000  # of timers in one chunk: sorting them takes some milliseconds
 
 
 class PureInterval:
@@ -100,7 +100,7 @@ class PureInterval:
                 raw += found.unfolded
                 self._fold(found)
             points.append(found.point())
-            if len(points) == size or raw >= _RAW_SAMPLES:
+            if len(points) == size or raw >= RAW_SAMPLES:
                 yield window, points
                 points, raw = [], 0
         if points:

@@ -33,8 +33,8 @@ from collector.engine.accumulators import (
     TimerAccumulator,
 )
 from collector.engine.heads import HeadTable, Resolved
-from collector.engine.interface import Interval, Limits, Policed, Sender
-from collector.engine.interval import PureInterval
+from collector.engine.interface import NOBODY, Interval, Limits, Policed, Sender
+from collector.engine.interval import RAW_SAMPLES, PureInterval
 from collector.engine.pure import PureEngine
 from collector.model import CounterPoint, GaugeMode, Kind, Point, Series, SetPoint, Window, clamp_integer
 from collector.sketch import BOUNDS, MIN_INDEX, Sketch, finite_sum, saturated
@@ -47,10 +47,8 @@ from collector.statsd.refusal import Refusal
 _WAITING: Final = 250_000  # heads that may wait for Python at one time: some 60 MB with their lines
 _QUEUE_BYTES: Final = 48 * 2**20  # of lines that wait, some 40 of them each for what is known of it
 _KNOWN_FAULTS: Final = 1024  # refusals by head, kept with their messages
-_RAW_SAMPLES: Final = 10_000  # of timers in one chunk, as in the engine in Python
 _SETTLED_AT_FLUSH: Final = 20_000  # pieces: some 200 ms
 
-_NOBODY: Final = "local"
 _AF_UNIX: Final = 1  # Linux
 _AF_INET: Final = 2
 _AF_INET6: Final = 10
@@ -170,7 +168,7 @@ class NativeInterval(PureInterval):
             if state == _core.TIMER:
                 raw += sum(len(values) // 8 for _, values, _, _ in entries)
             points.append(self._point(self._name(index), state, entries))
-            if len(points) == size or raw >= _RAW_SAMPLES:
+            if len(points) == size or raw >= RAW_SAMPLES:
                 yield self.window, points
                 points, raw = [], 0
         if points:
@@ -240,21 +238,12 @@ class NativeEngine(PureEngine):
 
     name = "native"
 
-    def __init__(
-        self,
-        now: float,
-        *,
-        flush_interval: int = 10,
-        idle_expiry: float = 3600,
-        backfill_window: float = 3600,
-        future_window: float = 60,
-        limits: Limits | None = None,
-        seed: int | None = None,
-    ) -> None:
-        """As PureEngine; `seed` is for tests: the hash of names must not be known outside."""
-        limits = limits or Limits()
+    def __init__(self, now: float, **options: Any) -> None:
+        """As PureEngine."""
+        super().__init__(now, **options)
+        limits = self._limits
         self._core = _core.Core(
-            secrets.randbits(64) if seed is None else seed,
+            secrets.randbits(64),  # the hash of names must not be known outside
             array("d", BOUNDS).tobytes(),
             series=limits.series,
             series_per_metric=limits.series_per_metric,
@@ -275,14 +264,6 @@ class NativeEngine(PureEngine):
             *(0, 0, 0, 0),
             [0] * _core.MOST_REASONS,
             [0] * _core.MOST_ODDITIES,
-        )
-        super().__init__(
-            now,
-            flush_interval=flush_interval,
-            idle_expiry=idle_expiry,
-            backfill_window=backfill_window,
-            future_window=future_window,
-            limits=limits,
         )
         self._known = NativeHeads(self._core, self._limits, self.limit_hits)
         self._heads = self._known
@@ -306,9 +287,8 @@ class NativeEngine(PureEngine):
     def _retire(self, now: float) -> None:
         self._drain()  # what was received in the window that ends belongs to it
         self._take_spills()
-        ending, length = self._gathering, self._length
-        start = int(now // length) * length
-        ended = self._core.cut(ending.window.start * 1000, start * 1000, (start + length) * 1000)
+        ending, length, new = self._gathering, self._length, self._window_of(now)
+        ended = self._core.cut(ending.window.start * 1000, new.start * 1000, new.end * 1000)
         for at, cells in ended:  # more than one where threads went on while Python was held up
             interval = ending
             if at != ending.window.start * 1000:
@@ -318,9 +298,7 @@ class NativeEngine(PureEngine):
             if interval:
                 self._retired.append(interval)
                 self._unread.add(interval)
-        if now >= self._turn_at or now < self._turn_at - 2 * self._idle_expiry:
-            self._forget()
-            self._turn_at = now + self._idle_expiry
+        self._forget_in_time(now)
         self._open(now)
 
     def flush(self, now: float) -> list[Interval]:
@@ -594,10 +572,10 @@ def sender_of(address: bytes) -> Sender:
     """The sender out of a Linux `sockaddr`; "local" for a unix socket's client without a name, as most."""
     family = struct.unpack_from("=H", address)[0] if len(address) > 2 else 0
     if family == _AF_UNIX:
-        return address[2:].rstrip(b"\0").decode("utf-8", "backslashreplace") or _NOBODY
+        return address[2:].rstrip(b"\0").decode("utf-8", "backslashreplace") or NOBODY
     port = struct.unpack_from("!H", address, 2)[0] if len(address) >= 4 else 0
     if family == _AF_INET:
         return str(ipaddress.IPv4Address(address[4:8])), port
     if family == _AF_INET6:
         return str(ipaddress.IPv6Address(address[8:24])), port
-    return _NOBODY
+    return NOBODY

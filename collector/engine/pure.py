@@ -30,6 +30,7 @@ from collections import Counter, deque
 from itertools import count
 from typing import Any, Final
 
+from collector.addresses import host_port
 from collector.engine.accumulators import (
     Accumulator,
     CounterAccumulator,
@@ -136,26 +137,35 @@ class PureEngine:
 
     # ------------------------------------------------------------------ windows
 
-    def _open(self, now: float) -> None:
+    def _window_of(self, now: float) -> Window:
         start = int(now // self._length) * self._length
-        self._interval = PureInterval(
-            Window(start, start + self._length), self._limits.samples, self.limit_hits
-        )
+        return Window(start, start + self._length)
+
+    def _open(self, now: float) -> None:
+        window = self._window_of(now)
+        self._interval = PureInterval(window, self._limits.samples, self.limit_hits)
         self._tables: dict[int, _Tables] = {}
-        self._end = float(start + self._length)
+        self._end = float(window.end)
         # A clock that steps back across the edge must not open the last window again: within one
         # interval the open window goes on. A longer step is a new time, and is followed.
-        self._least = float(start - self._length)
+        self._least = float(window.start - self._length)
         self._unfolded = 0
 
     def _retire(self, now: float) -> None:
         if self._interval:
             self._interval.leftovers = [tables.rests for tables in self._tables.values()]
             self._retired.append(self._interval)
-        if now >= self._turn_at or now < self._turn_at - 2 * self._idle_expiry:
-            self._heads.turn()
-            self._turn_at = now + self._idle_expiry
+        self._forget_in_time(now)
         self._open(now)
+
+    def _forget_in_time(self, now: float) -> None:
+        if now >= self._turn_at or now < self._turn_at - 2 * self._idle_expiry:
+            self._forget()
+            self._turn_at = now + self._idle_expiry
+
+    def _forget(self) -> None:
+        """Forgets idle heads and series."""
+        self._heads.turn()
 
     def flush(self, now: float) -> list[Interval]:
         """The windows that have ended by `now`, oldest first."""
@@ -399,5 +409,4 @@ def sender_text(sender: Sender) -> str:
     """An address as people write it: "127.0.0.1:40122", "[::1]:40122"."""
     if isinstance(sender, str):
         return sender
-    host, port = sender[0], sender[1]
-    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    return host_port(str(sender[0]), int(sender[1]))

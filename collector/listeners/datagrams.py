@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from collector.engine import Engine, Limits
+from collector.engine import NOBODY, Engine, Limits
 from collector.listeners import unix
 from collector.listeners.base import Listener
 from collector.listeners.senders import Drops
@@ -37,7 +37,6 @@ _SHORT_QUEUE: Final = 128  # datagrams; Linux' own default is ten, systemd sets 
 _CREDENTIALS: Final = 64  # bytes for what the kernel says of a unix datagram's process
 _TURN: Final = 0.005  # seconds of receiving before the event loop goes round
 _DRAIN: Final = 5.0  # seconds that a stop waits at most, for a socket that only gives errors
-_NOBODY: Final = "local"  # a unix datagram whose process is not asked for
 
 
 @dataclass(slots=True)
@@ -161,7 +160,7 @@ class DatagramListener(Listener):
         self, ingest: Callable[[bytes, Any, float], int], data: bytes, peer: str | None, now: float
     ) -> int:
         """Takes a unix datagram, whose last line is cut short where it is longer than what is received."""
-        sender = peer or _NOBODY
+        sender = peer or NOBODY
         if len(data) < _LARGEST:
             return ingest(data, sender, now)
         end = data.rfind(b"\n") + 1
@@ -241,4 +240,4 @@ class DatagramListener(Listener):
 
 def _receive_with_process(sock: socket.socket, size: int) -> tuple[bytes, str]:
     data, ancillary, _, _ = sock.recvmsg(size, _CREDENTIALS)
-    return data, f"process {unix.process_of(ancillary) or 'unknown'}"
+    return data, unix.process_of(ancillary)

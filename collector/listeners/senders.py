@@ -172,7 +172,7 @@ class Senders:
 
     def ingest(self, data: bytes, key: str, peer: Any, now: float) -> int:
         """Takes a datagram of the sender `key`, or drops it; the number of lines taken."""
-        return self.take(self._table.get(key) or self._meet(key), data, peer, now)
+        return self.take(self.of(key), data, peer, now)
 
     def take(self, sender: Sender, data: bytes, peer: Any, now: float) -> int:
         """Takes lines of a sender, or drops them; the number of lines taken now."""

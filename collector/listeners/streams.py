@@ -99,7 +99,7 @@ class StreamListener(Listener):
             self.connections_total += 1
             client.setblocking(False)
             if self.settings.url.unix:
-                key = peer = f"process {unix.peer_process(client) or 'unknown'}"
+                key = peer = unix.peer_process(client)
             else:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 key, peer = address[0], address

@@ -23,9 +23,10 @@ from typing import Final
 
 from collector.addresses import Address, FileMode
 from collector.errors import OperatorError
+from collector.listeners.sockets import BACKLOG
 
-BACKLOG: Final = 1024
-CREDENTIALS: Final = struct.Struct("=iII")  # Linux: struct ucred: pid, uid, gid
+_CREDENTIALS: Final = struct.Struct("=iII")  # Linux: struct ucred: pid, uid, gid
+_UNKNOWN: Final = "process unknown"
 _LOCK_SECONDS: Final = 5.0  # that another daemon may take to bind; milliseconds, as a rule
 _QUEUE: Final = Path("/proc/sys/net/unix/max_dgram_qlen")
 _DIRECTORY_MODE: Final = 0o755
@@ -135,13 +136,11 @@ def queue_length() -> int | None:
         return None
 
 
-def peer_process(sock: socket.socket) -> int | None:
-    """The process that connected, where the kernel tells: 0 if it lives in another pid namespace."""
+def peer_process(sock: socket.socket) -> str:
+    """The process that connected, "process 4711"."""
     if sys.platform != "linux":
-        return None
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-    pid: int = CREDENTIALS.unpack(raw)[0]
-    return pid
+        return _UNKNOWN
+    return _process(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
 
 
 def ask_for_processes(sock: socket.socket) -> bool:
@@ -152,11 +151,19 @@ def ask_for_processes(sock: socket.socket) -> bool:
     return True
 
 
-def process_of(ancillary: list[tuple[int, int, bytes]]) -> int | None:
-    """The process that sent a datagram."""
+def process_of(ancillary: list[tuple[int, int, bytes]]) -> str:
+    """The process that sent a datagram, "process 4711"."""
     if sys.platform == "linux":
         for level, kind, raw in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS and len(raw) >= CREDENTIALS.size:
-                pid: int = CREDENTIALS.unpack(raw[: CREDENTIALS.size])[0]
-                return pid
-    return None
+            if (
+                level == socket.SOL_SOCKET
+                and kind == socket.SCM_CREDENTIALS
+                and len(raw) >= _CREDENTIALS.size
+            ):
+                return _process(raw)
+    return _UNKNOWN
+
+
+def _process(credentials: bytes) -> str:
+    pid = _CREDENTIALS.unpack_from(credentials)[0]
+    return f"process {pid}" if pid else _UNKNOWN  # 0: it lives in another pid namespace
