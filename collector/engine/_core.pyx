@@ -35,12 +35,12 @@ cdef extern from "sums.h" nogil:
     ctypedef struct member:
         uint32_t taken
     ctypedef struct members:
-        uint32_t used, mask
         const member *slots
+    uint32_t members_slots(const members *)
     size_t member_length(const member *)
     const char *member_text(const member *)
     void sketch_bounds(const double *bounds, uint32_t length)
-    void members_free(members *set)
+    void members_clear(members *)
 
 cdef extern from "core.h" nogil:
     uint32_t NO_MEMORY, TOO_MANY_SERIES, TOO_MANY_OF_METRIC
@@ -78,7 +78,7 @@ cdef extern from "core.h" nogil:
     ctypedef struct spill_t "spill":
         spill_t *next
         uint32_t series
-        members *members
+        members members
     ctypedef struct interval:
         uint32_t length
     ctypedef struct piece_t "piece":
@@ -135,12 +135,13 @@ cdef extern from "core.h" nogil:
     void ended_free(ended_t *)
     void interval_free(interval *)
     cell *interval_cell(const interval *, uint32_t)
-    cell *core_cell(core_t *, uint32_t, int, double, uint32_t *)
+    cell *core_cell(core_t *, uint32_t, int, double)
     int cell_count(cell *, number)
     int cell_time(cell *, double, uint64_t)
     void cell_set_gauge(cell *, number, int64_t, uint64_t)
     void cell_move_gauge(cell *, number, int64_t)
-    int cell_add_member(core_t *, cell *, const char *, size_t)
+    int cell_add_member(core_t *, cell *, uint32_t, const char *, size_t)
+    uint32_t member_hash(const core_t *, const char *, size_t)
     uint32_t core_settle(core_t *, head_t *, int, uint32_t, double, uint8_t)
     void feeder_start(feeder_t *, uint32_t, const datagram_t *, size_t, int64_t)
     int core_feed(core_t *, feeder_t *)
@@ -422,8 +423,7 @@ cdef class Core:
     # ------------------------------------------------------------------ values that Python has read
 
     cdef cell *cell_of(self, uint32_t series, int state, double weight):
-        cdef uint32_t number
-        return core_cell(self.core, series, state, weight, &number)
+        return core_cell(self.core, series, state, weight)
 
     def add(self, uint32_t series, int state, double weight, value, bint moves, int64_t at):
         """Adds a number, or bytes to a set; False if the core cannot hold a number so large."""
@@ -445,7 +445,7 @@ cdef class Core:
         elif state == C_TIMER:
             done = cell_time(to, real, self.kept)
         elif state == C_SET:
-            done = cell_add_member(self.core, to, value, len(value))
+            done = cell_add_member(self.core, to, member_hash(self.core, value, len(value)), value, len(value))
         elif moves:
             cell_move_gauge(to, given, at)
         else:
@@ -499,9 +499,9 @@ cdef class Core:
         cdef spill_t *next
         cdef list found = []
         while one != NULL:
-            found.append((one.series, list_of(one.members)))
+            found.append((one.series, list_of(&one.members)))
             next = one.next
-            members_free(one.members)
+            members_clear(&one.members)
             free(one)
             one = next
         found.reverse()
@@ -547,10 +547,9 @@ cdef class Core:
 cdef list list_of(const members *found):
     cdef list texts = []
     cdef uint32_t n
-    if found != NULL:
-        for n in range(found.mask + 1):
-            if found.slots[n].taken:
-                texts.append(PyBytes_FromStringAndSize(member_text(&found.slots[n]), member_length(&found.slots[n])))
+    for n in range(members_slots(found)):
+        if found.slots[n].taken:
+            texts.append(PyBytes_FromStringAndSize(member_text(&found.slots[n]), member_length(&found.slots[n])))
     return texts
 
 

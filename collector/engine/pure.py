@@ -42,7 +42,7 @@ from collector.engine.heads import HeadTable, Resolved
 from collector.engine.interface import Interval, Limits, Policed, Reader, RefusedLine, Sender
 from collector.engine.interval import PureInterval
 from collector.model import Kind, Window
-from collector.statsd.events import CHECK, EVENT, parse_check, parse_event
+from collector.statsd.events import CHECK, EVENT, may_hold_event, parse_check, parse_event
 from collector.statsd.framing import split_lines
 from collector.statsd.lines import Profile, Value, parse_line, parse_value
 from collector.statsd.refusal import Refusal
@@ -185,7 +185,7 @@ class PureEngine:
         """Takes one datagram, or whole lines of a stream; the number of lines that were in it."""
         if now >= self._end or now < self._least:
             self._retire(now)
-        if EVENT in data:
+        if may_hold_event(data):
             lines = split_lines(data, self._limits.line)
         else:
             lines = data.decode("latin-1").removesuffix("\n").split("\n")

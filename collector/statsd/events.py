@@ -27,6 +27,7 @@ from collector.statsd.numbers import shown
 from collector.statsd.refusal import Refusal
 
 EVENT: Final = b"_e{"
+_RARE: Final = b"{"  # of its bytes
 CHECK: Final = b"_sc|"
 
 _EVENT_HEADER: Final = re.compile(rb"_e\{([0-9]{1,9}),([0-9]{1,9})\}:")
@@ -35,6 +36,14 @@ _PRIORITIES: Final = {"normal", "low"}
 _ALERTS: Final = {"error", "warning", "info", "success"}
 _ORIGIN: Final = re.compile(rb"(?:c|e|card):\S*")
 _ORIGIN_FIELDS: Final = 3  # each once
+
+
+def may_hold_event(data: bytes) -> bool:
+    """Whether an event may start anywhere in the data.
+
+    A single byte is looked for some fifty times as fast as three, and lines of metrics hold no brace.
+    """
+    return _RARE in data and EVENT in data
 
 
 def event_end(data: bytes, start: int) -> int | None:

@@ -28,7 +28,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from collector.statsd.events import EVENT, event_end
+from collector.statsd.events import EVENT, event_end, may_hold_event
 
 _HEADER: Final = 4  # bytes of a frame's length
 _LONGEST_FRAME: Final = 2**24 - 1  # so that a header always ends in a zero byte
@@ -87,7 +87,7 @@ class LineStream:
         if self._kept:
             data = self._kept + data
             self._kept = b""
-        end = data.rfind(b"\n", 0, self._open_event(data) if EVENT in data else len(data))
+        end = data.rfind(b"\n", 0, self._open_event(data) if may_hold_event(data) else len(data))
         rest = data[end + 1 :]
         if len(rest) > self._longest:
             self.too_long += 1

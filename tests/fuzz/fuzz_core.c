@@ -37,9 +37,22 @@ void *failing_aligned_alloc(size_t alignment, size_t size) { return fails() ? NU
 
 enum { DATAGRAM_ENDS = 0xfe };
 
+/* The quick reader says what the other one says, or nothing. */
+static void check_plain_number(const char *text, size_t length)
+{
+    uint64_t word = 0;
+    number quick, found;
+    if (!length || length > PLAIN_MOST) return;
+    memcpy((char *)&word + PLAIN_MOST - length, text, length);
+    if (!number_plain(word, length, &quick)) return;
+    CHECK(number_scan(text, length, &found) && found.is_integer == quick.is_integer);
+    CHECK(found.as.integer == quick.as.integer); /* for doubles: their bits */
+}
+
 /* Numbers are those of the C library in the "C" locale, bit for bit. */
 static void check_number(const char *text, size_t length)
 {
+    check_plain_number(text, length);
     char copy[512], *end;
     number found;
     if (length >= sizeof copy || !number_scan(text, length, &found)) return;
@@ -112,6 +125,7 @@ static int settle(core *core, uint32_t profile, const char *name, size_t name_le
 
 static void feed(core *core, uint32_t profile, const char *bytes, size_t length)
 {
+    for (size_t at = 0; at < length && at < 100; at++) check_plain_number(bytes + at, length - at < 8 ? length - at : 8);
     static feeder feeder;
     int tried = 0;
     datagram one = {bytes, length, "", 0};
@@ -161,7 +175,7 @@ static void check_interval(const core *core, const interval *of)
         const cell *one = interval_cell(of, n);
         CHECK(one->series < core->series_length);
         CHECK(one->next == NONE || (one->next < of->length && interval_cell(of, one->next)->series == one->series));
-        if (one->state == SET && one->as.members) CHECK(one->as.members->used <= core->limits.set_members + 1);
+        if (one->state == SET) CHECK(one->as.members.used <= core->limits.set_members + 1);
         if (one->state == TIMER) CHECK(one->as.samples.folded <= one->as.samples.length);
         if (one->state == COUNTER && one->as.sum.fractions)
             for (uint16_t part = 0; part < one->as.sum.fractions->length; part++)
@@ -181,7 +195,7 @@ static void flush(core *core)
     while (core_sweep_series(core, &place, numbers, &count)) continue;
     while (core->spills) {
         spill *next = core->spills->next;
-        members_free(core->spills->members);
+        members_clear(&core->spills->members);
         free(core->spills);
         core->spills = next;
     }
@@ -194,8 +208,8 @@ static void check_tables(core *core)
         const head *one = core->heads[n].head;
         if (!one) continue;
         heads++;
-        CHECK(core_find_head(core, one->profile, one->text, one->name_length, one->text + one->name_length,
-                             one->tail_length, &hash) == one);
+        CHECK(core_find_head(core, head_profile(one), one->text, head_name_length(one), one->text + head_name_length(one),
+                             head_tail_length(one), &hash) == one);
         if (one->state < REFUSED) CHECK(core->series[one->series]);
     }
     CHECK(heads == core->heads_used && heads <= core->limits.heads);

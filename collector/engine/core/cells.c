@@ -95,7 +95,7 @@ static void cell_begin(cell *cell, uint32_t number, int state, double weight)
     cell->state = (uint8_t)state;
 }
 
-cell *core_cell(core *core, uint32_t number, int state, double weight, uint32_t *cell_number)
+cell *core_cell(core *core, uint32_t number, int state, double weight)
 {
     series *one = core->series[number];
     one->turn = core->turn;
@@ -103,22 +103,19 @@ cell *core_cell(core *core, uint32_t number, int state, double weight, uint32_t 
     if (one->epoch == core->epoch) {
         for (uint32_t n = one->cell; n != NONE; n = last->next) {
             last = interval_cell(core->open, n);
-            if (last->weight == weight) {
-                *cell_number = n;
-                return last;
-            }
+            if (last->weight == weight) return last;
         }
     }
-    *cell_number = core->open->length;
+    uint32_t made_number = core->open->length;
     cell *made = interval_add(core->open);
     if (!made) return NULL;
     cell_begin(made, number, state, weight);
     if (last) {
-        last->next = *cell_number;
+        last->next = made_number;
         made->linked = 1;
     } else {
         one->epoch = core->epoch;
-        one->cell = *cell_number;
+        one->cell = made_number;
     }
     return made;
 }
@@ -131,7 +128,7 @@ void cell_clear(cell *cell)
         free(cell->as.samples.values);
         sketch_free(cell->as.samples.sketch);
     } else if (cell->state == SET) {
-        members_free(cell->as.members);
+        members_clear(&cell->as.members);
     }
     memset(&cell->as, 0, sizeof cell->as);
 }
@@ -214,17 +211,17 @@ void cell_move_gauge(cell *cell, number by, int64_t at)
     cell->as.gauge.move.real = saturated(before + number_real(by));
 }
 
-int cell_add_member(core *core, cell *cell, const char *text, size_t length)
+int cell_add_member(core *core, cell *cell, uint32_t hash, const char *text, size_t length)
 {
-    int added = members_add(&cell->as.members, (uint32_t)hash_bytes(core->seed, text, length), text, length);
-    if (added <= 0 || cell->series == NONE || cell->as.members->used < core->limits.set_members) return added >= 0;
+    int added = members_add(&cell->as.members, hash, text, length);
+    if (added <= 0 || cell->series == NONE || cell->as.members.used < core->limits.set_members) return added >= 0;
     spill *full = malloc(sizeof *full);
     if (!full) return 1; /* it stays where it is, and is tried again with the next member */
     *full = (spill){core->spills, cell->series, cell->as.members};
     core->spills = full;
     core->spilled++;
     core->news++;
-    cell->as.members = NULL;
+    cell->as.members = (members){NULL, 0, 0};
     return 1;
 }
 
@@ -315,9 +312,9 @@ static int merge(core *core, cell *to, cell *from, int state)
     case TIMER:
         return merge_samples(to, from, core->limits.samples);
     case SET:
-        for (uint32_t n = 0; from->as.members && n <= from->as.members->mask; n++) {
-            const member *one = &from->as.members->slots[n];
-            if (one->taken) whole &= cell_add_member(core, to, member_text(one), member_length(one));
+        for (uint32_t n = 0; n < members_slots(&from->as.members); n++) {
+            const member *one = &from->as.members.slots[n];
+            if (one->taken) whole &= cell_add_member(core, to, one->hash, member_text(one), member_length(one));
         }
         return whole;
     default:
@@ -343,8 +340,7 @@ uint32_t core_settle(core *core, head *head, int state, uint32_t number, double 
     head->weight = weight;
     head->odd = odd;
     if (state < REFUSED && lines) {
-        cell *to = core_cell(core, number, state, weight, &head->cell);
-        if (to) head->epoch = core->epoch;
+        cell *to = core_cell(core, number, state, weight);
         if (!to || !alike(from->state, state) || !merge(core, to, from, state)) core->no_memory += lines;
         core->odd[odd] += lines;
         core->news++;

@@ -12,7 +12,7 @@
  *     slots              head                      cell (of the open interval)
  *     +------+-----+     +--------------------+    +--------------------------------+
  *     | hash | ----+---> | series, weight     |    | series, weight, next of series |
- *     +------+-----+     | epoch, cell number-+--> | sum | gauge | samples | members |
+ *     +------+-----+     | epoch, cell -------+--> | sum | gauge | samples | members |
  *                        | name and tail      |    +--------------------------------+
  *                        +--------------------+
  *
@@ -52,37 +52,51 @@ enum state {
     PENDING, /* Python has not seen it yet; `series` is the number of its waiting cell */
 };
 
+/* What is compared of a head before its text. */
+typedef uint64_t shape;
+static inline shape shape_of(uint32_t profile, size_t name_length, size_t tail_length)
+{
+    return (uint64_t)profile << 32 | (uint64_t)name_length << 16 | tail_length;
+}
+
+typedef struct cell cell;
+
 typedef struct {
-    uint32_t epoch; /* of the interval that `cell` belongs to */
-    uint32_t cell;
-    uint32_t series;
-    uint32_t profile;
+    cell *cell;     /* of the interval numbered `epoch` */
     double weight;
-    uint16_t name_length, tail_length;
+    shape shape; /* whoever asks for a head has checked that its lengths fit 16 bits */
+    uint32_t epoch;
+    uint32_t series;
     uint16_t turn; /* when it was last used, see core_turn */
     uint8_t state;
     uint8_t odd; /* number of the oddities that each of its lines counts; 0: none */
     char text[]; /* name, tail */
 } head;
 
+enum { HEAD_MOST = UINT16_MAX }; /* bytes of a name or a tail */
+
+static inline uint32_t head_profile(const head *head) { return (uint32_t)(head->shape >> 32); }
+static inline size_t head_name_length(const head *head) { return head->shape >> 16 & HEAD_MOST; }
+static inline size_t head_tail_length(const head *head) { return head->shape & HEAD_MOST; }
+
 /* memcmp for short texts that are nearly always equal: without the call, which takes longer than they do. */
 static inline int same_bytes(const char *a, const char *b, size_t length)
 {
-    if (length >= 8) {
-        for (size_t at = 0; at + 8 < length; at += 8)
-            if (hash_load8(a + at) != hash_load8(b + at)) return 0;
-        return hash_load8(a + length - 8) == hash_load8(b + length - 8);
-    }
-    for (size_t at = 0; at < length; at++)
-        if (a[at] != b[at]) return 0;
-    return 1;
+    if (length <= 8) return hash_short(a, length) == hash_short(b, length);
+    size_t first = length < 16 ? 0 : length - 16; /* of the last sixteen, or all that there are */
+    uint64_t differ = (hash_load8(a + first) ^ hash_load8(b + first)) |
+                      (hash_load8(a + length - 8) ^ hash_load8(b + length - 8));
+    for (size_t at = 0; at < first; at += 16)
+        differ |= (hash_load8(a + at) ^ hash_load8(b + at)) | (hash_load8(a + at + 8) ^ hash_load8(b + at + 8));
+    return !differ;
 }
 
-static inline int head_is(const head *head, uint32_t profile, const char *name, size_t name_length, const char *tail,
-                          size_t tail_length)
+static inline int head_is(const head *head, shape shape, const char *name, size_t name_length, const char *tail,
+                          size_t tail_length, uint64_t short_tail)
 {
-    return head->name_length == name_length && head->tail_length == tail_length && head->profile == profile &&
-           same_bytes(head->text, name, name_length) && same_bytes(head->text + name_length, tail, tail_length);
+    if (head->shape != shape || !same_bytes(head->text, name, name_length)) return 0;
+    const char *own = head->text + name_length;
+    return tail_length <= 8 ? hash_short(own, tail_length) == short_tail : same_bytes(own, tail, tail_length);
 }
 
 typedef struct {
@@ -111,7 +125,7 @@ typedef struct {
 } metric_slot;
 
 /* 64 bytes: one cache line. */
-typedef struct {
+struct cell {
     uint32_t series;
     uint32_t next; /* of the same series, NONE at the end */
     double weight;
@@ -141,15 +155,15 @@ typedef struct {
             sketch *sketch;
             uint32_t length, room, folded;
         } samples;
-        members *members;
+        members members;
     } as;
-} cell;
+};
 
 /* A set that reached its limit: its members leave ahead of the window. */
 typedef struct spill {
     struct spill *next;
     uint32_t series;
-    members *members;
+    members members;
 } spill;
 
 typedef struct {
@@ -277,14 +291,18 @@ static inline cell *interval_cell(const interval *interval, uint32_t number)
     return &interval->chunks[number / CHUNK][number % CHUNK];
 }
 /* The cell of a series at a weight in the open interval; NULL without memory. */
-cell *core_cell(core *core, uint32_t number, int state, double weight, uint32_t *cell_number);
+cell *core_cell(core *core, uint32_t number, int state, double weight);
 /* Values. 0 without memory, with nothing changed. */
 int cell_count(cell *cell, number value);
 int cell_time(cell *cell, double value, uint64_t kept);
 void cell_set_gauge(cell *cell, number value, int64_t at, uint64_t ticket);
 void cell_move_gauge(cell *cell, number by, int64_t at);
 /* May spill; so `cell` must belong to a series. */
-int cell_add_member(core *core, cell *cell, const char *text, size_t length);
+int cell_add_member(core *core, cell *cell, uint32_t hash, const char *text, size_t length);
+static inline uint32_t member_hash(const core *core, const char *text, size_t length)
+{
+    return (uint32_t)hash_bytes(core->seed, text, length);
+}
 void cell_clear(cell *cell);
 /* Ends an interval: the old one is the caller's. NULL, with nothing changed, without memory. */
 interval *core_swap(core *core);
@@ -315,11 +333,14 @@ typedef struct {
 typedef struct {
     const datagram *from;
     const char *line, *value, *tail, *end; /* the name is line[0..value - 1) */
-    uint64_t hash;
+    uint64_t hash, short_tail;
+    shape shape;
     head *head;
-    uint32_t digits; /* of a plain integer, which `integer` then is; else 0 */
+    cell *cell; /* NULL: none yet in this interval, or the head has to be asked */
     uint8_t what;
-    int64_t integer;
+    uint8_t is_plain; /* the value is the number below */
+    uint32_t member_hash; /* where `cell` is a set */
+    number number;
 } record;
 
 enum { AHEAD = 32 };
@@ -328,7 +349,7 @@ enum { AHEAD = 32 };
 typedef struct {
     const datagram *datagram, *last; /* the one that it is in, and the last one */
     const char *at, *end;
-    uint32_t profile;
+    uint32_t profile, epoch; /* epoch: of the cells in `ahead` */
     int64_t now; /* milliseconds */
     uint64_t lines;
     uint32_t next, length; /* of `ahead` */

@@ -30,7 +30,7 @@ static inline uint32_t samples_length(const cell *cell) { return cell->as.sample
 static inline uint32_t samples_folded(const cell *cell) { return cell->as.samples.folded; }
 static inline const sketch *samples_sketch(const cell *cell) { return cell->as.samples.sketch; }
 
-static inline const members *set_members(const cell *cell) { return cell->as.members; }
+static inline const members *set_members(const cell *cell) { return &cell->as.members; }
 
 /* How often a count of a reader was raised. */
 static inline uint64_t reader_count(reader *reader, int which)

@@ -23,7 +23,7 @@ static inline const char *find(const char *at, const char *end, char a, char b, 
 {
 #if defined(__SSE2__)
     const __m128i as = _mm_set1_epi8(a), bs = _mm_set1_epi8(b), cs = _mm_set1_epi8(c);
-    for (; end - at >= 16; at += 16) {
+    if (end - at >= 16) for (const char *last = end - 16; at <= last; at += 16) {
         __m128i text = _mm_loadu_si128((const __m128i *)(const void *)at);
         __m128i hit = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(text, as), _mm_cmpeq_epi8(text, bs)),
                                    _mm_cmpeq_epi8(text, cs));
@@ -39,8 +39,16 @@ static inline const char *find_end(const char *at, const char *end) { return fin
 
 /* -- reading ahead ---------------------------------------------------------------------------------------- */
 
-/* Digits up to a bar, the value of nearly all lines; 18 of them fit an int64. Where they end otherwise,
- * the value is whatever stands before the bar. */
+/* The last eight bytes before `end`, as if those before `start` were unknown. */
+static inline uint64_t word_before(const char *start, const char *end)
+{
+    if (end - start >= 8) return hash_load8(end - 8);
+    uint64_t word = 0;
+    for (const char *at = start; at < end; at++) word = word >> 8 | (uint64_t)(unsigned char)*at << 56;
+    return word;
+}
+
+/* Finds the bar behind the value that begins at `at`, and reads the value if it is a plain number. */
 static inline const char *read_value(record *to, const char *at, const char *end)
 {
     const char *from = at;
@@ -51,13 +59,27 @@ static inline const char *read_value(record *to, const char *at, const char *end
         at++;
     }
     to->value = from;
-    to->integer = (int64_t)integer;
-    to->digits = 0;
-    if (at < end && *at == '|' && at - from <= 18) {
-        to->digits = (uint32_t)(at - from);
+    to->is_plain = 0;
+    if (at < end && *at == '|' && at > from && at - from <= 18) { /* 18 digits fit an int64 */
+        to->is_plain = 1;
+        to->number = (number){1, {.integer = (int64_t)integer}};
         return at;
     }
-    return find(at, end, '|', '\n', '\n');
+    const char *bar = find(at, end, '|', '\n', '\n');
+    if (at > from && at < end && *at == '.')
+        to->is_plain = (uint8_t)number_plain(word_before(to->line, bar), (size_t)(bar - from), &to->number);
+    return bar;
+}
+
+/* What a head is looked for by. */
+static inline void know_head(const core *core, uint32_t profile, record *to, const char *colon)
+{
+    size_t name_length = (size_t)(colon - to->line), tail_length = (size_t)(to->end - to->tail);
+    to->what = DONE;
+    to->shape = shape_of(profile, name_length, tail_length);
+    to->short_tail = tail_length <= 8 ? word_before(to->line, to->end) >> 8 * (8 - tail_length) : 0;
+    to->hash = hash_head(core->seed, profile, to->line, name_length, to->tail, tail_length, to->short_tail);
+    __builtin_prefetch(&core->heads[to->hash & core->heads_mask]);
 }
 
 /* One line from `at` on; where the next one starts. */
@@ -68,18 +90,14 @@ static inline const char *read_line(const core *core, const feeder *feeder, reco
     to->line = at;
     to->what = WHOLE;
     to->head = NULL;
+    to->cell = NULL;
     const char *colon = find(at, end, ':', '|', '\n');
     if (colon < end && *colon == ':') {
         const char *bar = read_value(to, colon + 1, end);
         if (bar < end && *bar == '|') {
             to->tail = bar + 1;
             to->end = find_end(bar + 1, end);
-            if (to->end > to->tail) {
-                to->what = DONE;
-                to->hash = hash_head(core->seed, feeder->profile, at, (size_t)(colon - at), to->tail,
-                                     (size_t)(to->end - to->tail));
-                __builtin_prefetch(&core->heads[to->hash & core->heads_mask]);
-            }
+            if (to->end > to->tail && to->end - at <= HEAD_MOST) know_head(core, feeder->profile, to, colon);
         } else {
             to->end = bar;
         }
@@ -125,17 +143,22 @@ static void read_ahead(const core *core, feeder *feeder)
 }
 
 /* What an address in a cell leads to. */
-static inline void look_behind(const cell *cell)
+static inline void look_behind(const core *core, record *line)
 {
-    if (cell->state == TIMER && cell->as.samples.length)
+    const cell *cell = line->cell;
+    if (cell->state == TIMER && cell->as.samples.length) {
         __builtin_prefetch(cell->as.samples.values + cell->as.samples.length, 1);
-    else if (cell->state == SET)
-        __builtin_prefetch(cell->as.members);
+    } else if (cell->state == SET) {
+        line->member_hash = member_hash(core, line->value, (size_t)(line->tail - 1 - line->value));
+        if (cell->as.members.slots)
+            __builtin_prefetch(&cell->as.members.slots[line->member_hash & cell->as.members.mask]);
+    }
 }
 
 static void look_ahead(const core *core, feeder *feeder)
 {
     record *ahead = feeder->ahead;
+    feeder->epoch = core->epoch;
     for (uint32_t n = 0; n < feeder->length; n++) {
         if (ahead[n].what != DONE) continue;
         const head_slot *slot;
@@ -150,13 +173,12 @@ static void look_ahead(const core *core, feeder *feeder)
         const head *head = ahead[n].head;
         if (!head) continue;
         __builtin_prefetch(head->text + 24);
-        if (head->epoch == core->epoch) __builtin_prefetch(interval_cell(core->open, head->cell), 1);
+        if (head->epoch != core->epoch) continue;
+        ahead[n].cell = head->cell;
+        __builtin_prefetch(ahead[n].cell, 1);
     }
-    for (uint32_t n = 0; n < feeder->length; n++) {
-        const head *head = ahead[n].head;
-        if (head && head->epoch == core->epoch && head->state != COUNTER)
-            look_behind(interval_cell(core->open, head->cell));
-    }
+    for (uint32_t n = 0; n < feeder->length; n++)
+        if (ahead[n].cell) look_behind(core, &ahead[n]);
 }
 
 /* -- adding ----------------------------------------------------------------------------------------------- */
@@ -164,9 +186,12 @@ static void look_ahead(const core *core, feeder *feeder)
 /* The cell of a head that belongs to a series; NULL without memory. */
 static inline cell *cell_of(core *core, head *head)
 {
-    if (__builtin_expect(head->epoch == core->epoch, 1)) return interval_cell(core->open, head->cell);
-    cell *found = core_cell(core, head->series, head->state, head->weight, &head->cell);
-    if (found) head->epoch = core->epoch;
+    if (__builtin_expect(head->epoch == core->epoch, 1)) return head->cell;
+    cell *found = core_cell(core, head->series, head->state, head->weight);
+    if (found) {
+        head->cell = found;
+        head->epoch = core->epoch;
+    }
     head->turn = core->turn;
     return found;
 }
@@ -192,6 +217,9 @@ static int add_number(core *core, cell *to, int state, number value, int moves, 
         return 1;
     }
 }
+
+/* What a plain number may be multiplied by without leaving the range of exact sums. */
+#define MOST_WEIGHT (EXACT_LIMIT / 1e8)
 
 /* Whether the core reads all values of a line itself: plain numbers with ":" between them, and not so large
  * that an exact sum could overflow. */
@@ -228,17 +256,18 @@ static enum stop add_values(core *core, head *head, cell *waiting, const record 
 {
     int state = waiting ? waiting->state : head->state;
     size_t length = (size_t)(line->tail - 1 - line->value);
-    if (state == SET ? !length : !line->digits && !all_plain(line, head->weight)) return ODD_VALUES;
-    cell *to = waiting ? waiting : cell_of(core, head);
+    int is_plain = line->is_plain && (line->number.is_integer || head->weight < MOST_WEIGHT);
+    if (state == SET ? !length : !is_plain && !all_plain(line, head->weight)) return ODD_VALUES;
+    cell *to = waiting ? waiting : line->cell ? line->cell : cell_of(core, head);
     if (!to) {
         count(core, &core->no_memory);
         return DONE;
     }
     if (state == SET) {
-        if (!cell_add_member(core, to, line->value, length)) count(core, &core->no_memory);
-    } else if (line->digits) {
-        number value = {1, {.integer = line->integer}};
-        if (!add_number(core, to, state, value, 0, now)) count(core, &core->no_memory);
+        uint32_t hash = line->cell ? line->member_hash : member_hash(core, line->value, length);
+        if (!cell_add_member(core, to, hash, line->value, length)) count(core, &core->no_memory);
+    } else if (is_plain) {
+        if (!add_number(core, to, state, line->number, 0, now)) count(core, &core->no_memory);
     } else {
         add_packed(core, to, state, line, now);
     }
@@ -252,19 +281,17 @@ static enum stop add_values(core *core, head *head, cell *waiting, const record 
 static inline enum stop take_line(core *core, feeder *feeder, record *line)
 {
     if (line->what != DONE) return (enum stop)line->what;
-    size_t name_length = (size_t)(line->value - 1 - line->line), tail_length = (size_t)(line->end - line->tail);
+    size_t name_length = line->shape >> 16 & HEAD_MOST, tail_length = line->shape & HEAD_MOST;
     head *head = line->head;
-    if (!head || !head_is(head, feeder->profile, line->line, name_length, line->tail, tail_length)) {
+    if (!head || !head_is(head, line->shape, line->line, name_length, line->tail, tail_length, line->short_tail)) {
+        line->cell = NULL;
         head = line->head = core_find_head(core, feeder->profile, line->line, name_length, line->tail, tail_length,
                                            &line->hash);
         if (!head) return NEW_HEAD;
     }
-    if (line->digits && head->state == COUNTER) {
-        cell *to = cell_of(core, head);
-        if (__builtin_expect(to && !head->odd, 1)) {
-            to->as.sum.whole += line->integer;
-            return DONE;
-        }
+    if (line->cell && head->state == COUNTER && line->is_plain && line->number.is_integer && !head->odd) {
+        line->cell->as.sum.whole += line->number.as.integer;
+        return DONE;
     }
     if (head->state < REFUSED) return add_values(core, head, NULL, line, feeder->now);
     return head->state == REFUSED ? KNOWN_FAULT : NEW_HEAD;
@@ -289,6 +316,8 @@ void feeder_skip(feeder *feeder, const char *to)
 
 enum stop core_feed(core *core, feeder *feeder)
 {
+    if (feeder->epoch != core->epoch) /* meanwhile a reader thread has ended the window */
+        for (uint32_t n = feeder->next; n < feeder->length; n++) feeder->ahead[n].cell = NULL;
     for (;;) {
         while (feeder->next < feeder->length) {
             record *line = &feeder->ahead[feeder->next++];

@@ -32,34 +32,39 @@ static inline uint64_t hash_mix(uint64_t a, uint64_t b)
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* Both factors hold the seed: nobody can send a zero. Sixteen bytes a round; the last round may read some bytes a second time, never one outside the text. */
+/* Up to eight bytes as a number, the first one lowest. */
+static inline uint64_t hash_short(const char *text, size_t length)
+{
+    if (length == 8) return hash_load8(text);
+    if (length >= 4) return hash_load4(text) | hash_load4(text + length - 4) << 8 * (length - 4);
+    uint64_t word = 0;
+    while (length) word = word << 8 | (unsigned char)text[--length];
+    return word;
+}
+
+/* Both factors hold the seed: nobody can send a zero. Sixteen bytes a round; the last round may read some bytes a
+ * second time, never one outside the text. */
 static inline uint64_t hash_bytes(uint64_t seed, const char *text, size_t length)
 {
-    uint64_t hash = seed ^ length * HASH_B, first, second;
-    const char *at = text;
-    size_t left = length;
-    for (; left > 16; at += 16, left -= 16)
-        hash = hash_mix(hash_load8(at) ^ hash, hash_load8(at + 8) ^ seed);
-    if (left >= 8) {
-        first = hash_load8(at);
-        second = hash_load8(at + left - 8);
-    } else if (left >= 4) {
-        first = hash_load4(at);
-        second = hash_load4(at + left - 4);
-    } else if (left) {
-        first = (uint64_t)(unsigned char)at[0] << 16 | (uint64_t)(unsigned char)at[left / 2] << 8 |
-                (unsigned char)at[left - 1];
-        second = 0;
+    uint64_t hash = seed ^ length * HASH_B, first, second = 0;
+    if (length > 8) {
+        const char *end = text + length;
+        for (; end - text > 16; text += 16) hash = hash_mix(hash_load8(text) ^ hash, hash_load8(text + 8) ^ seed);
+        first = length >= 16 ? hash_load8(end - 16) : hash_load8(text);
+        second = hash_load8(end - 8);
     } else {
-        first = second = 0;
+        first = hash_short(text, length);
     }
     return hash_mix(first ^ hash, second ^ seed ^ HASH_B);
 }
 
+/* The tail of a head is nearly always short; whoever has it as a number already hands that in. */
 static inline uint64_t hash_head(uint64_t seed, uint32_t profile, const char *name, size_t name_length,
-                                 const char *tail, size_t tail_length)
+                                 const char *tail, size_t tail_length, uint64_t short_tail)
 {
-    return hash_bytes(hash_bytes(seed ^ profile * HASH_A, name, name_length), tail, tail_length);
+    uint64_t hash = hash_bytes(seed ^ profile * HASH_A, name, name_length);
+    if (tail_length > 8) return hash_bytes(hash, tail, tail_length);
+    return hash_mix(short_tail ^ hash, seed ^ tail_length * HASH_B ^ HASH_A);
 }
 
 #endif

@@ -151,34 +151,30 @@ void sketch_free(sketch *made)
 
 /* -- sets -------------------------------------------------------------------------------------------------- */
 
-static member *free_slot(members *set, uint32_t hash)
+static member *free_slot(const members *set, uint32_t hash)
 {
     while (set->slots[hash & set->mask].taken) hash++;
     return &set->slots[hash & set->mask];
 }
 
-static int members_room(members **set)
+static int members_grow(members *set)
 {
-    uint32_t slots = *set ? ((*set)->mask + 1) * 2 : 8;
-    members *larger = calloc(1, sizeof **set + (size_t)slots * sizeof(member));
-    if (!larger) return 0;
-    larger->mask = slots - 1;
-    if (*set) {
-        larger->used = (*set)->used;
-        for (uint32_t n = 0; n <= (*set)->mask; n++)
-            if ((*set)->slots[n].taken) *free_slot(larger, (*set)->slots[n].hash) = (*set)->slots[n];
-        free(*set);
-    }
+    uint32_t before = members_slots(set), slots = before ? before * 2 : 8;
+    members larger = {calloc(slots, sizeof(member)), set->used, slots - 1};
+    if (!larger.slots) return 0;
+    for (uint32_t n = 0; n < before; n++)
+        if (set->slots[n].taken) *free_slot(&larger, set->slots[n].hash) = set->slots[n];
+    free(set->slots);
     *set = larger;
     return 1;
 }
 
-int members_add(members **set, uint32_t hash, const char *text, size_t length)
+int members_add(members *set, uint32_t hash, const char *text, size_t length)
 {
-    if ((!*set || (uint64_t)(*set)->used * 4 >= (uint64_t)((*set)->mask + 1) * 3) && !members_room(set)) return -1;
+    if ((uint64_t)set->used * 4 >= (uint64_t)members_slots(set) * 3 && !members_grow(set)) return -1;
     member *one;
     for (uint32_t at = hash;; at++) {
-        one = &(*set)->slots[at & (*set)->mask];
+        one = &set->slots[at & set->mask];
         if (!one->taken) break;
         if (one->hash == hash && member_length(one) == length && !memcmp(member_text(one), text, length)) return 0;
     }
@@ -191,14 +187,14 @@ int members_add(members **set, uint32_t hash, const char *text, size_t length)
     memcpy(to, text, length);
     one->hash = hash;
     one->taken = (uint32_t)length + 1;
-    (*set)->used++;
+    set->used++;
     return 1;
 }
 
-void members_free(members *set)
+void members_clear(members *set)
 {
-    if (!set) return;
-    for (uint32_t n = 0; n <= set->mask; n++)
+    for (uint32_t n = 0; n < members_slots(set); n++)
         if (set->slots[n].taken && member_length(&set->slots[n]) > MEMBER_HERE) free(set->slots[n].text.there);
-    free(set);
+    free(set->slots);
+    *set = (members){NULL, 0, 0};
 }

@@ -50,10 +50,11 @@ typedef struct {
     } text;
 } member;
 typedef struct {
+    member *slots; /* NULL while there is none */
     uint32_t used, mask;
-    member slots[];
 } members;
 
+static inline uint32_t members_slots(const members *set) { return set->slots ? set->mask + 1 : 0; }
 static inline size_t member_length(const member *one) { return one->taken - 1; }
 static inline const char *member_text(const member *one)
 {
@@ -61,7 +62,7 @@ static inline const char *member_text(const member *one)
 }
 
 /* 1 if it is new, 0 if it was there, -1 without memory. */
-int members_add(members **set, uint32_t hash, const char *text, size_t length);
-void members_free(members *set);
+int members_add(members *set, uint32_t hash, const char *text, size_t length);
+void members_clear(members *set); /* leaves it empty */
 
 #endif

@@ -51,7 +51,7 @@ void core_free(core *core)
     }
     while (core->spills) {
         spill *next = core->spills->next;
-        members_free(core->spills->members);
+        members_clear(&core->spills->members);
         free(core->spills);
         core->spills = next;
     }
@@ -92,12 +92,15 @@ int core_add_profile(core *core, uint32_t number, profile given)
 head *core_find_head(core *core, uint32_t profile, const char *name, size_t name_length, const char *tail,
                      size_t tail_length, uint64_t *hash)
 {
-    *hash = hash_head(core->seed, profile, name, name_length, tail, tail_length);
+    uint64_t short_tail = tail_length <= 8 ? hash_short(tail, tail_length) : 0;
+    shape shape = shape_of(profile, name_length, tail_length);
     const head_slot *slot;
+    *hash = hash_head(core->seed, profile, name, name_length, tail, tail_length, short_tail);
+    if (name_length > HEAD_MOST || tail_length > HEAD_MOST) return NULL;
     for (uint64_t at = *hash;; at++) {
         slot = &core->heads[at & core->heads_mask];
         if (!slot->head) return NULL;
-        if (slot->hash == *hash && head_is(slot->head, profile, name, name_length, tail, tail_length))
+        if (slot->hash == *hash && head_is(slot->head, shape, name, name_length, tail, tail_length, short_tail))
             return slot->head;
     }
 }
@@ -124,15 +127,14 @@ static int grow_heads(core *core)
 head *core_add_head(core *core, uint64_t hash, uint32_t profile, const char *name, size_t name_length,
                     const char *tail, size_t tail_length, int *full)
 {
-    *full = core->heads_used >= core->limits.heads || name_length > UINT16_MAX || tail_length > UINT16_MAX;
+    *full = core->heads_used >= core->limits.heads || name_length > HEAD_MOST || tail_length > HEAD_MOST;
     if (*full || (crowded(core->heads_used, core->heads_mask) && !grow_heads(core))) return NULL;
-    head *made = malloc(offsetof(head, text) + name_length + tail_length);
+    size_t size = offsetof(head, text) + name_length + tail_length;
+    head *made = malloc(size < sizeof *made ? sizeof *made : size); /* a short text lies within its padding */
     if (!made) return NULL;
     *made = (head){.series = NONE,
-                   .profile = profile,
                    .weight = 1.0,
-                   .name_length = (uint16_t)name_length,
-                   .tail_length = (uint16_t)tail_length,
+                   .shape = shape_of(profile, name_length, tail_length),
                    .turn = core->turn,
                    .state = PENDING};
     memcpy(made->text, name, name_length);
@@ -159,8 +161,10 @@ static void remove_head_slot(core *core, uint64_t gap)
 
 void core_forget_head(core *core, head *head)
 {
-    uint64_t hash = hash_head(core->seed, head->profile, head->text, head->name_length,
-                              head->text + head->name_length, head->tail_length);
+    size_t name_length = head_name_length(head), tail_length = head_tail_length(head);
+    const char *tail = head->text + name_length;
+    uint64_t short_tail = tail_length <= 8 ? hash_short(tail, tail_length) : 0;
+    uint64_t hash = hash_head(core->seed, head_profile(head), head->text, name_length, tail, tail_length, short_tail);
     while (core->heads[hash & core->heads_mask].head != head) hash++;
     remove_head_slot(core, hash & core->heads_mask);
 }
@@ -372,7 +376,7 @@ uint64_t core_memory(const core *core)
                      (core->metrics_mask + 1) * sizeof(metric_slot) + core->series_room * sizeof(series *);
     for (uint64_t n = 0; n <= core->heads_mask; n++)
         if (core->heads[n].head)
-            bytes += offsetof(head, text) + core->heads[n].head->name_length + core->heads[n].head->tail_length;
+            bytes += offsetof(head, text) + head_name_length(core->heads[n].head) + head_tail_length(core->heads[n].head);
     for (uint32_t n = 0; n < core->series_length; n++)
         if (core->series[n]) bytes += offsetof(series, key) + core->series[n]->key_length;
     return bytes;
