@@ -135,7 +135,7 @@ cdef extern from "core.h" nogil:
     void ended_free(ended_t *)
     void interval_free(interval *)
     cell *interval_cell(const interval *, uint32_t)
-    cell *core_cell(core_t *, uint32_t, int, double)
+    cell *core_cell(core_t *, uint32_t, int, double, uint32_t *)
     int cell_count(cell *, number)
     int cell_time(cell *, double, uint64_t)
     void cell_set_gauge(cell *, number, int64_t, uint64_t)
@@ -423,7 +423,8 @@ cdef class Core:
     # ------------------------------------------------------------------ values that Python has read
 
     cdef cell *cell_of(self, uint32_t series, int state, double weight):
-        return core_cell(self.core, series, state, weight)
+        cdef uint32_t number
+        return core_cell(self.core, series, state, weight, &number)
 
     def add(self, uint32_t series, int state, double weight, value, bint moves, int64_t at):
         """Adds a number, or bytes to a set; False if the core cannot hold a number so large."""

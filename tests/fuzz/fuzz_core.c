@@ -205,7 +205,8 @@ static void check_tables(core *core)
 {
     uint64_t hash, heads = 0;
     for (uint64_t n = 0; n <= core->heads_mask; n++) {
-        const head *one = core->heads[n].head;
+        uint32_t place = core->heads[n].head;
+        const head *one = place ? head_at(core, place) : NULL;
         if (!one) continue;
         heads++;
         CHECK(core_find_head(core, head_profile(one), one->text, head_name_length(one), one->text + head_name_length(one),

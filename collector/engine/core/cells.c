@@ -10,16 +10,28 @@
 
 interval *interval_new(void) { return calloc(1, sizeof(interval)); }
 
+/* Cells never move: a chunk, once made, stays. Each begins on a cache line. The first ones have memory of their
+ * own, so that few series need little; later ones are parts of large pages. */
+enum { CHUNKS_ALONE = 64, CHUNK_BYTES = CHUNK * sizeof(cell), CHUNKS_TOGETHER = LARGE_PAGE / CHUNK_BYTES };
+
+static int begins_memory(uint32_t chunk) { return chunk < CHUNKS_ALONE || chunk % CHUNKS_TOGETHER == 0; }
+
+static cell *chunk_new(const interval *interval, uint32_t chunk)
+{
+    if (chunk < CHUNKS_ALONE) return aligned_alloc(LINE, CHUNK_BYTES);
+    return begins_memory(chunk) ? large_page() : interval->chunks[chunk - 1] + CHUNK;
+}
+
 void interval_free(interval *interval)
 {
     if (!interval) return;
     for (uint32_t n = 0; n < interval->length; n++) cell_clear(interval_cell(interval, n));
-    for (uint32_t n = 0; n * CHUNK < interval->length; n++) free(interval->chunks[n]);
+    for (uint32_t n = 0; n * CHUNK < interval->length; n++)
+        if (begins_memory(n)) free(interval->chunks[n]);
     free(interval->chunks);
     free(interval);
 }
 
-/* Cells never move: a chunk, once made, stays. Each begins on a cache line. */
 static cell *interval_add(interval *interval)
 {
     uint32_t chunk = interval->length / CHUNK;
@@ -31,7 +43,7 @@ static cell *interval_add(interval *interval)
             interval->chunks = larger;
             interval->room = room;
         }
-        interval->chunks[chunk] = aligned_alloc(64, CHUNK * sizeof(cell));
+        interval->chunks[chunk] = chunk_new(interval, chunk);
         if (!interval->chunks[chunk]) return NULL;
     }
     return interval_cell(interval, interval->length++);
@@ -95,7 +107,7 @@ static void cell_begin(cell *cell, uint32_t number, int state, double weight)
     cell->state = (uint8_t)state;
 }
 
-cell *core_cell(core *core, uint32_t number, int state, double weight)
+cell *core_cell(core *core, uint32_t number, int state, double weight, uint32_t *cell_number)
 {
     series *one = core->series[number];
     one->turn = core->turn;
@@ -103,19 +115,22 @@ cell *core_cell(core *core, uint32_t number, int state, double weight)
     if (one->epoch == core->epoch) {
         for (uint32_t n = one->cell; n != NONE; n = last->next) {
             last = interval_cell(core->open, n);
-            if (last->weight == weight) return last;
+            if (last->weight == weight) {
+                *cell_number = n;
+                return last;
+            }
         }
     }
-    uint32_t made_number = core->open->length;
+    *cell_number = core->open->length;
     cell *made = interval_add(core->open);
     if (!made) return NULL;
     cell_begin(made, number, state, weight);
     if (last) {
-        last->next = made_number;
+        last->next = *cell_number;
         made->linked = 1;
     } else {
         one->epoch = core->epoch;
-        one->cell = made_number;
+        one->cell = *cell_number;
     }
     return made;
 }
@@ -340,7 +355,8 @@ uint32_t core_settle(core *core, head *head, int state, uint32_t number, double 
     head->weight = weight;
     head->odd = odd;
     if (state < REFUSED && lines) {
-        cell *to = core_cell(core, number, state, weight);
+        uint32_t cell_number;
+        cell *to = core_cell(core, number, state, weight, &cell_number);
         if (!to || !alike(from->state, state) || !merge(core, to, from, state)) core->no_memory += lines;
         core->odd[odd] += lines;
         core->news++;

@@ -9,15 +9,18 @@
  *     series    canonical key -> number               as Python's grammar and limits decide, once a head
  *     interval  cells: what one series gathers in one window, at one weight
  *
- *     slots              head                      cell (of the open interval)
- *     +------+-----+     +--------------------+    +--------------------------------+
- *     | hash | ----+---> | series, weight     |    | series, weight, next of series |
- *     +------+-----+     | epoch, cell -------+--> | sum | gauge | samples | members |
- *                        | name and tail      |    +--------------------------------+
- *                        +--------------------+
+ *     slots                          cell (of the open interval)
+ *     +------+------+-------------+     +--------------------------------+
+ *     | hash | head | epoch, cell-+---> | series, weight, next of series |
+ *     +------+---|--+-------------+     | sum | gauge | samples | members |
+ *                |                      +--------------------------------+
+ *                |   +----------------+
+ *                '-> | series, weight |
+ *                    | name and tail  |
+ *                    +----------------+
  *
- * A head remembers the cell that it was given in the interval numbered `epoch`. Opening an interval makes a
- * new number: no head has to be told, and nothing is walked over. All heads of one series and one weight share
+ * A slot remembers the cell that its head was given in the interval numbered `epoch`. Opening an interval makes
+ * a new number: no slot has to be told, and nothing is walked over. All heads of one series and one weight share
  * a cell, so gauges and samples keep their order over all spellings.
  *
  * Of the grammar the core knows how a line is split and what a plain number is. Whatever else comes (a new
@@ -35,6 +38,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "arena.h"
 #include "hash.h"
 #include "number.h"
 #include "sums.h"
@@ -62,10 +66,8 @@ static inline shape shape_of(uint32_t profile, size_t name_length, size_t tail_l
 typedef struct cell cell;
 
 typedef struct {
-    cell *cell;     /* of the interval numbered `epoch` */
     double weight;
     shape shape; /* whoever asks for a head has checked that its lengths fit 16 bits */
-    uint32_t epoch;
     uint32_t series;
     uint16_t turn; /* when it was last used, see core_turn */
     uint8_t state;
@@ -100,8 +102,9 @@ static inline int head_is(const head *head, shape shape, const char *name, size_
 }
 
 typedef struct {
-    uint64_t hash;
-    head *head;
+    uint32_t hash; /* half of it, for the rest there is the text */
+    uint32_t head; /* its place in the arena */
+    uint32_t epoch, cell;
 } head_slot;
 
 typedef struct {
@@ -132,8 +135,8 @@ struct cell {
     uint64_t ticket; /* gauges: number of the line that set it */
     uint32_t lines;  /* waiting cells only */
     uint8_t state;
-    uint8_t is_set, is_real, moves_real; /* gauges: which of the members below count */
-    uint8_t linked;                      /* it is the `next` of another one */
+    uint8_t is_set : 1, is_real : 1, moves_real : 1; /* gauges: which of the members below count */
+    uint8_t linked : 1;                              /* it is the `next` of another one */
     union {
         struct {
             __extension__ __int128 whole; /* integers: no sum of 64-bit numbers can leave it */
@@ -158,6 +161,7 @@ struct cell {
         members members;
     } as;
 };
+_Static_assert(sizeof(cell) == LINE, "a cell is one line of the cache");
 
 /* A set that reached its limit: its members leave ahead of the window. */
 typedef struct spill {
@@ -213,6 +217,7 @@ typedef struct core {
 
     head_slot *heads;
     uint64_t heads_mask, heads_used;
+    arena head_texts;
     series_slot *series_slots;
     uint64_t series_mask, series_used;
     series **series; /* by number */
@@ -268,6 +273,9 @@ head *core_find_head(core *core, uint32_t profile, const char *name, size_t name
 head *core_add_head(core *core, uint64_t hash, uint32_t profile, const char *name, size_t name_length,
                     const char *tail, size_t tail_length, int *full);
 void core_forget_head(core *core, head *head);
+/* The slot of a head; slots move when one is added or forgotten. */
+head_slot *core_slot(core *core, uint64_t hash, const head *head);
+static inline head *head_at(const core *core, uint32_t place) { return arena_at(&core->head_texts, place); }
 /* Marks a head and its series as used. */
 void core_touch(core *core, head *head);
 /* The number of a series, new or known; marked as used. Or one of the numbers above. */
@@ -291,7 +299,7 @@ static inline cell *interval_cell(const interval *interval, uint32_t number)
     return &interval->chunks[number / CHUNK][number % CHUNK];
 }
 /* The cell of a series at a weight in the open interval; NULL without memory. */
-cell *core_cell(core *core, uint32_t number, int state, double weight);
+cell *core_cell(core *core, uint32_t number, int state, double weight, uint32_t *cell_number);
 /* Values. 0 without memory, with nothing changed. */
 int cell_count(cell *cell, number value);
 int cell_time(cell *cell, double value, uint64_t kept);

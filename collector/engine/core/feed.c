@@ -164,17 +164,15 @@ static void look_ahead(const core *core, feeder *feeder)
         const head_slot *slot;
         for (uint64_t at = ahead[n].hash;; at++) {
             slot = &core->heads[at & core->heads_mask];
-            if (!slot->head || slot->hash == ahead[n].hash) break;
+            if (!slot->head || slot->hash == (uint32_t)ahead[n].hash) break;
         }
-        ahead[n].head = slot->head;
-        if (slot->head) __builtin_prefetch(slot->head);
-    }
-    for (uint32_t n = 0; n < feeder->length; n++) {
-        const head *head = ahead[n].head;
-        if (!head) continue;
-        __builtin_prefetch(head->text + 24);
-        if (head->epoch != core->epoch) continue;
-        ahead[n].cell = head->cell;
+        if (!slot->head) continue;
+        ahead[n].head = head_at(core, slot->head);
+        __builtin_prefetch(ahead[n].head);
+        if (ahead[n].end - ahead[n].line > LINE - (ptrdiff_t)offsetof(head, text))
+            __builtin_prefetch((const char *)ahead[n].head + LINE);
+        if (slot->epoch != core->epoch) continue;
+        ahead[n].cell = interval_cell(core->open, slot->cell);
         __builtin_prefetch(ahead[n].cell, 1);
     }
     for (uint32_t n = 0; n < feeder->length; n++)
@@ -183,17 +181,16 @@ static void look_ahead(const core *core, feeder *feeder)
 
 /* -- adding ----------------------------------------------------------------------------------------------- */
 
-/* The cell of a head that belongs to a series; NULL without memory. */
-static inline cell *cell_of(core *core, head *head)
+/* The cell of a line whose head belongs to a series; NULL without memory. */
+static cell *cell_of(core *core, record *line)
 {
-    if (__builtin_expect(head->epoch == core->epoch, 1)) return head->cell;
-    cell *found = core_cell(core, head->series, head->state, head->weight);
-    if (found) {
-        head->cell = found;
-        head->epoch = core->epoch;
-    }
+    head *head = line->head;
+    head_slot *slot = core_slot(core, line->hash, head);
+    if (slot->epoch == core->epoch) return line->cell = interval_cell(core->open, slot->cell);
     head->turn = core->turn;
-    return found;
+    line->cell = core_cell(core, head->series, head->state, head->weight, &slot->cell);
+    if (line->cell) slot->epoch = core->epoch;
+    return line->cell;
 }
 
 static inline void count(core *core, uint64_t *what)
@@ -252,19 +249,20 @@ static void add_packed(core *core, cell *to, int state, const record *line, int6
 }
 
 /* Adds the values of a line to a cell, which is made only once it is clear that there is something to add. */
-static enum stop add_values(core *core, head *head, cell *waiting, const record *line, int64_t now)
+static enum stop add_values(core *core, head *head, cell *waiting, record *line, int64_t now)
 {
     int state = waiting ? waiting->state : head->state;
     size_t length = (size_t)(line->tail - 1 - line->value);
     int is_plain = line->is_plain && (line->number.is_integer || head->weight < MOST_WEIGHT);
     if (state == SET ? !length : !is_plain && !all_plain(line, head->weight)) return ODD_VALUES;
-    cell *to = waiting ? waiting : line->cell ? line->cell : cell_of(core, head);
+    int is_known = line->cell != NULL; /* and so is the hash of a member */
+    cell *to = waiting ? waiting : is_known ? line->cell : cell_of(core, line);
     if (!to) {
         count(core, &core->no_memory);
         return DONE;
     }
     if (state == SET) {
-        uint32_t hash = line->cell ? line->member_hash : member_hash(core, line->value, length);
+        uint32_t hash = is_known ? line->member_hash : member_hash(core, line->value, length);
         if (!cell_add_member(core, to, hash, line->value, length)) count(core, &core->no_memory);
     } else if (is_plain) {
         if (!add_number(core, to, state, line->number, 0, now)) count(core, &core->no_memory);

@@ -42,7 +42,6 @@ core *core_new(uint64_t seed, const limits *limits)
 void core_free(core *core)
 {
     if (!core) return;
-    for (uint64_t n = 0; core->heads && n <= core->heads_mask; n++) free(core->heads[n].head);
     for (uint32_t n = 0; n < core->series_length; n++) free(core->series[n]);
     for (uint32_t n = 0; n < core->waiting_length; n++) {
         if (!core->waiting[n].cell) continue;
@@ -62,6 +61,7 @@ void core_free(core *core)
     }
     interval_free(core->open);
     free(core->heads);
+    arena_clear(&core->head_texts);
     free(core->series_slots);
     free(core->series);
     free(core->free_numbers);
@@ -94,15 +94,21 @@ head *core_find_head(core *core, uint32_t profile, const char *name, size_t name
 {
     uint64_t short_tail = tail_length <= 8 ? hash_short(tail, tail_length) : 0;
     shape shape = shape_of(profile, name_length, tail_length);
-    const head_slot *slot;
     *hash = hash_head(core->seed, profile, name, name_length, tail, tail_length, short_tail);
     if (name_length > HEAD_MOST || tail_length > HEAD_MOST) return NULL;
     for (uint64_t at = *hash;; at++) {
-        slot = &core->heads[at & core->heads_mask];
+        const head_slot *slot = &core->heads[at & core->heads_mask];
         if (!slot->head) return NULL;
-        if (slot->hash == *hash && head_is(slot->head, shape, name, name_length, tail, tail_length, short_tail))
-            return slot->head;
+        if (slot->hash != (uint32_t)*hash) continue;
+        head *found = head_at(core, slot->head);
+        if (head_is(found, shape, name, name_length, tail, tail_length, short_tail)) return found;
     }
+}
+
+head_slot *core_slot(core *core, uint64_t hash, const head *head)
+{
+    while (head_at(core, core->heads[hash & core->heads_mask].head) != head) hash++;
+    return &core->heads[hash & core->heads_mask];
 }
 
 static head_slot *free_head_slot(head_slot *slots, uint64_t mask, uint64_t hash)
@@ -129,9 +135,9 @@ head *core_add_head(core *core, uint64_t hash, uint32_t profile, const char *nam
 {
     *full = core->heads_used >= core->limits.heads || name_length > HEAD_MOST || tail_length > HEAD_MOST;
     if (*full || (crowded(core->heads_used, core->heads_mask) && !grow_heads(core))) return NULL;
-    size_t size = offsetof(head, text) + name_length + tail_length;
-    head *made = malloc(size < sizeof *made ? sizeof *made : size); /* a short text lies within its padding */
-    if (!made) return NULL;
+    uint32_t place = arena_take(&core->head_texts, offsetof(head, text) + name_length + tail_length);
+    if (!place) return NULL;
+    head *made = head_at(core, place);
     *made = (head){.series = NONE,
                    .weight = 1.0,
                    .shape = shape_of(profile, name_length, tail_length),
@@ -139,7 +145,7 @@ head *core_add_head(core *core, uint64_t hash, uint32_t profile, const char *nam
                    .state = PENDING};
     memcpy(made->text, name, name_length);
     memcpy(made->text + name_length, tail, tail_length);
-    *free_head_slot(core->heads, core->heads_mask, hash) = (head_slot){hash, made};
+    *free_head_slot(core->heads, core->heads_mask, hash) = (head_slot){(uint32_t)hash, place, 0, 0};
     core->heads_used++;
     return made;
 }
@@ -148,7 +154,9 @@ head *core_add_head(core *core, uint64_t hash, uint32_t profile, const char *nam
 static void remove_head_slot(core *core, uint64_t gap)
 {
     uint64_t mask = core->heads_mask;
-    free(core->heads[gap].head);
+    const head *one = head_at(core, core->heads[gap].head);
+    arena_give(&core->head_texts, core->heads[gap].head,
+               offsetof(head, text) + head_name_length(one) + head_tail_length(one));
     core->heads_used--;
     for (uint64_t at = (gap + 1) & mask; core->heads[at].head; at = (at + 1) & mask) {
         uint64_t home = core->heads[at].hash & mask;
@@ -156,7 +164,7 @@ static void remove_head_slot(core *core, uint64_t gap)
         core->heads[gap] = core->heads[at];
         gap = at;
     }
-    core->heads[gap] = (head_slot){0, NULL};
+    core->heads[gap] = (head_slot){0, NOWHERE, 0, 0};
 }
 
 void core_forget_head(core *core, head *head)
@@ -165,8 +173,7 @@ void core_forget_head(core *core, head *head)
     const char *tail = head->text + name_length;
     uint64_t short_tail = tail_length <= 8 ? hash_short(tail, tail_length) : 0;
     uint64_t hash = hash_head(core->seed, head_profile(head), head->text, name_length, tail, tail_length, short_tail);
-    while (core->heads[hash & core->heads_mask].head != head) hash++;
-    remove_head_slot(core, hash & core->heads_mask);
+    remove_head_slot(core, (uint64_t)(core_slot(core, hash, head) - core->heads));
 }
 
 void core_touch(core *core, head *head)
@@ -350,7 +357,8 @@ void core_turn(core *core) { core->turn++; }
 int core_sweep_heads(core *core, uint64_t *at)
 {
     for (uint64_t seen = 0; *at <= core->heads_mask && seen < SWEPT; seen++) {
-        const head *one = core->heads[*at].head;
+        uint32_t place = core->heads[*at].head;
+        const head *one = place ? head_at(core, place) : NULL;
         if (one && one->state != PENDING && forgotten(core, one->turn))
             remove_head_slot(core, *at);
         else
@@ -374,9 +382,7 @@ uint64_t core_memory(const core *core)
 {
     uint64_t bytes = (core->heads_mask + 1) * sizeof(head_slot) + (core->series_mask + 1) * sizeof(series_slot) +
                      (core->metrics_mask + 1) * sizeof(metric_slot) + core->series_room * sizeof(series *);
-    for (uint64_t n = 0; n <= core->heads_mask; n++)
-        if (core->heads[n].head)
-            bytes += offsetof(head, text) + head_name_length(core->heads[n].head) + head_tail_length(core->heads[n].head);
+    bytes += (uint64_t)core->head_texts.length * LARGE_PAGE;
     for (uint32_t n = 0; n < core->series_length; n++)
         if (core->series[n]) bytes += offsetof(series, key) + core->series[n]->key_length;
     return bytes;
