@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP_LOCKED := $(PY) -m pip install --quiet --require-hashes --only-binary :all: -r
-CORE_SOURCE := $(wildcard collector/engine/_core.pyx collector/engine/*.pxd collector/engine/core/*.[ch])
+CORE_SOURCE := $(wildcard collector/engine/_core.pyx collector/engine/*.px[di] collector/engine/core/*.[ch])
 CONFIG ?= config/collector.yaml
 
 # The stamps, in their order.

@@ -46,7 +46,10 @@ def core_extensions(native: str) -> list[Extension]:
         Extension(
             "collector.engine._core",
             sources=[str(CORE), *sorted(map(str, CORE_IN_C.glob("*.c")))],
-            depends=sorted(map(str, CORE_IN_C.glob("*.h"))),
+            depends=[
+                *sorted(map(str, CORE_IN_C.glob("*.h"))),
+                *sorted(map(str, CORE.parent.glob("*.px[di]"))),
+            ],
             include_dirs=[str(CORE_IN_C)],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
             extra_compile_args=["-std=c11", "-O3", "-pthread"],  # the core starts threads of its own

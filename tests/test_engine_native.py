@@ -85,6 +85,7 @@ LIMITS = st.builds(
     heads=st.sampled_from([1, 4, 1000]),
     set_members=st.sampled_from([1, 2, 100]),
     samples=st.sampled_from([1, 3, 200]),
+    samples_per_window=st.sampled_from([1, 5, 200_000]),
     events=st.sampled_from([1, 100]),
 )
 

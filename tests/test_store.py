@@ -217,8 +217,8 @@ def test_timers_keep_sketches_that_merge_and_the_newest_samples(path: str) -> No
     and equal values stay apart."""
 
     async def test(store: Store) -> None:
-        first = TimerPoint(LATENCY, sketch_of(1, 2, 2), array("d", [1, 2, 2]))
-        second = TimerPoint(LATENCY, sketch_of(3, 4), array("d", [3, 4]))
+        first = TimerPoint(LATENCY, sketch_of(1, 2, 2).encode(), array("d", [1, 2, 2]))
+        second = TimerPoint(LATENCY, sketch_of(3, 4).encode(), array("d", [3, 4]))
         later = Window(WINDOW.end, WINDOW.end + RESOLUTION)
         await store.write(first)
         await store.write(second)
@@ -310,7 +310,7 @@ def test_every_chunk_expires_and_nothing_else_does(path: str) -> None:
         await store.write(
             CounterPoint(HITS, 1),
             GaugePoint(LEVEL, 1, 0, int(NOW * 1000)),
-            TimerPoint(LATENCY, sketch_of(1), array("d", [1])),
+            TimerPoint(LATENCY, sketch_of(1).encode(), array("d", [1])),
             SetPoint(USERS, [b"a"]),
         )
         for key in await store.client.keys("{ttl*"):
@@ -466,7 +466,7 @@ def test_two_collectors_add_up(path: str) -> None:
                 await one.write(
                     CounterPoint(HITS, 2),
                     GaugePoint(LEVEL, None, 1.5, at),
-                    TimerPoint(LATENCY, sketch_of(1), array("d", [1])),
+                    TimerPoint(LATENCY, sketch_of(1).encode(), array("d", [1])),
                 )
         assert await store.reader.totals([HITS]) == [4]
         assert await store.reader.gauges([LEVEL], NOW) == [(NOW, 3)]
@@ -596,7 +596,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs" / "store.md"
 ALL_KINDS: list[Point] = [
     CounterPoint(HITS, 1),
     GaugePoint(LEVEL, 1, 0, int(NOW * 1000)),
-    TimerPoint(LATENCY, sketch_of(1), array("d", [1])),
+    TimerPoint(LATENCY, sketch_of(1).encode(), array("d", [1])),
     SetPoint(USERS, [b"a"]),
 ]
 

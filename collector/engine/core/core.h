@@ -37,6 +37,7 @@
 
 #include "hash.h"
 #include "number.h"
+#include "sketch.h"
 #include "sums.h"
 
 #define NONE UINT32_MAX
