@@ -1,8 +1,8 @@
 """A window of the compiled engine, read out: what the core gathered becomes points.
 
-Nearly all series of a window are of four plain forms, which the core hands over in lists, some hundred series to
-a call. What is left (several weights of one series, fractions, moved gauges) is worked out by the code of the
-engine in Python.
+Nearly all series of a window are of four plain forms, which the core hands over in lists, some hundred series
+to a call. What is left (several weights of one series, fractions, moved gauges) is worked out by the code of
+the engine in Python.
 """
 
 from __future__ import annotations
