@@ -46,7 +46,8 @@ class Limits:
     into the sketch whatever this is."""
     samples_per_window: Positive = 200_000
     """Raw samples of all timers together that are kept in a flush window, shared evenly: with 20,000
-    timers the newest 10 of each, and always one. Raising it costs the store 60 bytes a sample and 1 us."""
+    timers the newest 10 of each, and always one. All are counted and sketched. Raising it makes each
+    flush longer, for the store above all, which sorts them in."""
     events: Positive = 1_000
     """Events and service checks taken in one flush window; more are refused (`cardinality`)."""
 
