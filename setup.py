@@ -1,7 +1,8 @@
 """The part of the build that pyproject.toml cannot say: the compiled core and the packages.
 
 The core (`collector/engine/_core.pyx` over the plain C of `collector/engine/core/`) is optional:
-without it the collector runs on its pure-Python engine. The variable COLLECTOR_NATIVE decides:
+without it the collector runs on its pure-Python engine. So is `collector/store/_packed.pyx`, which
+stands in for `packed.py`. The variable COLLECTOR_NATIVE decides:
 
     auto (default)   build it when its source is there and a compiler works; else say so and go on
     yes              build it, or fail
@@ -15,7 +16,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
@@ -23,6 +24,9 @@ from setuptools.command.build_ext import build_ext
 SWITCH = "COLLECTOR_NATIVE"
 CORE = Path("collector/engine/_core.pyx")
 CORE_IN_C = Path("collector/engine/core")
+PACKED = Path("collector/store/_packed.pyx")
+ARGUMENTS = ["-std=c11", "-O3"]
+LIMITED_API: Any = {"py_limited_api": True, "define_macros": [("Py_LIMITED_API", "0x030B0000")]}
 
 
 def stop(problem: str) -> NoReturn:
@@ -31,7 +35,7 @@ def stop(problem: str) -> NoReturn:
 
 
 def core_extensions(native: str) -> list[Extension]:
-    """The compiled core as `native` asks for it: one extension, or none."""
+    """The compiled core and what else is compiled, as `native` asks for it; none or all of it."""
     if native not in ("auto", "yes", "no"):
         stop(f"{SWITCH}={native!r} is none of the allowed values: auto, yes, no")
     if native == "no":
@@ -42,23 +46,32 @@ def core_extensions(native: str) -> list[Extension]:
             stop(f"{SWITCH}=yes, but {problem}")
         print(f"collector: no compiled core: {problem}", file=sys.stderr)
         return []
+    optional = native == "auto"  # lets setuptools miss the files that were not built
     return [
         Extension(
             "collector.engine._core",
             sources=[str(CORE), *sorted(map(str, CORE_IN_C.glob("*.c")))],
-            depends=sorted(map(str, CORE_IN_C.glob("*.h"))),
+            depends=sorted(map(str, [*CORE_IN_C.glob("*.h"), *CORE.parent.glob("*.px[di]")])),
             include_dirs=[str(CORE_IN_C)],
-            define_macros=[("Py_LIMITED_API", "0x030B0000")],
-            extra_compile_args=["-std=c11", "-O3", "-pthread"],  # the core starts threads of its own
+            extra_compile_args=[*ARGUMENTS, "-pthread"],  # the core starts threads of its own
             extra_link_args=["-pthread"],
-            py_limited_api=True,
-            optional=native == "auto",  # lets setuptools miss the file that was not built
-        )
+            optional=optional,
+            **LIMITED_API,
+        ),
+        Extension(
+            "collector.store._packed",
+            sources=[str(PACKED)],
+            extra_compile_args=ARGUMENTS,
+            optional=optional,
+            **LIMITED_API,
+        ),
     ]
 
 
 class BuildCore(build_ext):
     """Builds the core; a failure ends the build only where the operator asked for the core."""
+
+    told = False  # why something was not built: the next one has the same reason
 
     def build_extension(self, ext: Extension) -> None:
         """Any failure counts: no Cython, no compiler, no headers, a mistake in the source."""
@@ -68,7 +81,10 @@ class BuildCore(build_ext):
             why = " ".join(str(error).split()) or type(error).__name__
             if not ext.optional:
                 stop(f"{SWITCH}=yes, but the compiled core did not build: {why}")
-            print(f"collector: no compiled core: it did not build: {why}", file=sys.stderr)
+            if not self.told:
+                what = "core" if ext.name.endswith("._core") else ext.name
+                print(f"collector: no compiled {what}: it did not build: {why}", file=sys.stderr)
+            self.told = True
 
 
 extensions = core_extensions(os.environ.get(SWITCH, "auto"))

@@ -127,6 +127,15 @@ class Sketch:
             for index, weight in theirs.items():
                 mine[index] = mine.get(index, 0.0) + weight
 
+    def scale(self, weight: float) -> None:
+        """Lets each value count `weight` times."""
+        self.count *= weight
+        self.sum = saturated(self.sum * weight)
+        self.zero *= weight
+        for side in (self.positive, self.negative):
+            for index in side:
+                side[index] *= weight
+
     def quantile(self, q: float) -> float:
         """The value at rank ceil(q * count), within 1.083 %; NaN when empty.
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from collector.engine import ENGINES, WITHOUT_CORE, Limits, PureEngine, Reader
 from collector.model import CounterPoint, GaugeMode, GaugePoint, SetPoint, TimerPoint
+from collector.sketch import BOUNDS, Sketch
 from collector.statsd.lines import Profile
 from collector.statsd.names import Dialect
 
@@ -85,6 +86,7 @@ LIMITS = st.builds(
     heads=st.sampled_from([1, 4, 1000]),
     set_members=st.sampled_from([1, 2, 100]),
     samples=st.sampled_from([1, 3, 200]),
+    samples_per_window=st.sampled_from([1, 5, 200_000]),
     events=st.sampled_from([1, 100]),
 )
 
@@ -172,6 +174,79 @@ def test_both_engines_give_the_same(
 ) -> None:
     """Points, counts by reason, refused lines, series, events; whatever the limits and the clock do."""
     compared(steps, limits, idle_expiry=idle_expiry)
+
+
+# ---------------------------------------------------------------------- sketches
+
+
+def encoded(values: list[float], rate: str = "") -> bytes:
+    """The sketch that the compiled engine makes of samples."""
+    engine = ENGINES["native"](NOW)
+    engine.add_profile(Profile())
+    for start in range(0, len(values), 100):
+        packed = ":".join(map(repr, values[start : start + 100]))
+        engine.ingest(0, f"t:{packed}|ms{rate}".encode(), "test", NOW)
+    assert not engine.rejected
+    ((point,),) = [points for one in engine.close(NOW) for _, points in one.chunks(10)]
+    assert isinstance(point, TimerPoint)
+    return point.encoded
+
+
+def reference(values: list[float], weight: float = 1.0) -> bytes:
+    """What Python makes of them."""
+    sketch = Sketch()
+    sketch.add(values, weight)
+    return sketch.encode()
+
+
+def test_each_value_falls_into_the_bin_that_python_finds() -> None:
+    """At every bound, just below and just above it, on both sides of zero, and far beyond the last ones."""
+    edges = [math.nextafter(bound, to) for bound in BOUNDS for to in (-math.inf, bound, math.inf)]
+    edges += [0.0, 5e-324, 2.0**-1022, 1e-200, 2.0**65, 1e300, sys.float_info.max]
+    for values in (edges, [-value for value in edges]):
+        for start in range(0, len(values), 500):  # so that a bin too far shows as another count
+            some = values[start : start + 500]
+            assert encoded(some) == reference(some)
+    one_by_one = [
+        BOUNDS[0],
+        BOUNDS[1],
+        math.nextafter(BOUNDS[1], 0),
+        BOUNDS[-1],
+        math.nextafter(BOUNDS[-1], 0),
+    ]
+    for value in one_by_one:
+        assert encoded([value]) == reference([value])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=30),
+    st.sampled_from([1, 1, 7, 400]),
+    st.sampled_from([("", 1.0), ("|@0.1", 10.0), ("|@1e-9", 1e9)]),
+)
+def test_a_sketch_has_the_bytes_that_python_gives_it(
+    values: list[float], times: int, rate: tuple[str, float]
+) -> None:
+    """Bins, extremes, and the sum rounded once, whatever cancels out, folded early or not."""
+    many = values * times
+    assert encoded(many, rate[0]) == reference(many, rate[1])
+
+
+def test_raw_samples_are_shared_by_all_timers_of_a_window() -> None:
+    """The bound over all timers holds in both engines; each keeps one, and what is not kept is counted."""
+    lines = b"\n".join(b"t%d:1:2:3:4:5:6|ms" % n for n in range(10))
+    for bound, each in ((60, 6), (59, 5), (30, 3), (3, 1)):
+        for name in ("native", "python"):
+            engine = ENGINES[name](NOW, limits=Limits(samples_per_window=bound))
+            engine.add_profile(Profile())
+            engine.ingest(0, lines, "test", NOW)
+            points = [one for interval in engine.close(NOW) for _, some in interval.chunks(4) for one in some]
+            assert len(points) == 10
+            for point in points:
+                assert isinstance(point, TimerPoint)
+                assert list(point.samples) == [1, 2, 3, 4, 5, 6][6 - each :]
+                assert point.sketch.count == 6
+            assert engine.limit_hits["samples"] == 10 * (6 - each)
 
 
 # ---------------------------------------------------------------------- reader threads

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD_INPUTS = ("pyproject.toml", "setup.py", "LICENSE", "collector", "config")
-NOT_SHIPPED = {".pyx", ".pxd", ".c", ".h", ".so", ".pyc"}  # sources of the core, and what was built
+NOT_SHIPPED = {".pyx", ".pxd", ".pxi", ".c", ".h", ".so", ".pyc"}  # sources of the core, and what was built
 SHOW_SETTINGS = """
 import sys
 from importlib.resources import files

@@ -18,6 +18,8 @@ import pytest
 import redis
 import uvloop
 from harness import server
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from collector.errors import OperatorError, StoreError
 from collector.model import (
@@ -34,8 +36,10 @@ from collector.model import (
 )
 from collector.sketch import Sketch
 from collector.store.client import connect, without_password
-from collector.store.encode import SCRIPT, SEQUENCE_SECONDS, SHA, Encoder, number_text
+from collector.store.encode import SCRIPT, SEQUENCE_SECONDS, SHA, Encoder
 from collector.store.keys import SHARDS, KeySpace
+from collector.store.numbers import number_text
+from collector.store.packed import Packed, PackedInPython
 from collector.store.reader import Reader
 from collector.store.writer import Writer
 
@@ -217,8 +221,8 @@ def test_timers_keep_sketches_that_merge_and_the_newest_samples(path: str) -> No
     and equal values stay apart."""
 
     async def test(store: Store) -> None:
-        first = TimerPoint(LATENCY, sketch_of(1, 2, 2), array("d", [1, 2, 2]))
-        second = TimerPoint(LATENCY, sketch_of(3, 4), array("d", [3, 4]))
+        first = TimerPoint(LATENCY, sketch_of(1, 2, 2).encode(), array("d", [1, 2, 2]))
+        second = TimerPoint(LATENCY, sketch_of(3, 4).encode(), array("d", [3, 4]))
         later = Window(WINDOW.end, WINDOW.end + RESOLUTION)
         await store.write(first)
         await store.write(second)
@@ -310,7 +314,7 @@ def test_every_chunk_expires_and_nothing_else_does(path: str) -> None:
         await store.write(
             CounterPoint(HITS, 1),
             GaugePoint(LEVEL, 1, 0, int(NOW * 1000)),
-            TimerPoint(LATENCY, sketch_of(1), array("d", [1])),
+            TimerPoint(LATENCY, sketch_of(1).encode(), array("d", [1])),
             SetPoint(USERS, [b"a"]),
         )
         for key in await store.client.keys("{ttl*"):
@@ -326,6 +330,39 @@ def test_every_chunk_expires_and_nothing_else_does(path: str) -> None:
     on(path, "ttl", test)
 
 
+# ---------------------------------------------------------------------- packing
+
+# Round decimals, all kinds of doubles, and numbers at the edges of what is written in which way.
+REALS = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.decimals(-(10**12), 10**12, places=4).map(float),
+    st.integers(-(2**60), 2**60).map(float),
+    st.sampled_from([2.0**52 + 1, 2.0**53 - 1, 2.0**53, 1e15, 1e15 - 0.125, 1e16, 1e22, 1e-4, 5e-324, -0.0]),
+)
+ARGUMENTS = st.lists(st.binary(max_size=30) | st.integers(-(10**20), 10**20) | REALS, max_size=6).map(tuple)
+
+
+@pytest.mark.skipif(Packed.__name__ != "Packed", reason="nothing compiled in this installation")
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(st.tuples(st.binary(max_size=40), st.integers(-1, 10**7), ARGUMENTS), max_size=4),
+    st.lists(REALS, max_size=30).map(lambda values: array("d", values)),
+    st.integers(0, 10**6),
+)
+def test_operations_are_packed_alike_with_and_without_the_compiled_code(
+    operations: list[tuple[bytes, int, tuple[Any, ...]]], samples: array[float], first: int
+) -> None:
+    """Byte for byte, and the sizes by which batches are closed."""
+    ours, reference = Packed(), PackedInPython()
+    for one in operations:
+        assert ours.add(*one) == reference.add(*one)
+    sampled = (b"key", 200, 1_656_581_400_000, samples, b"8f14e45fceea.17", first)
+    assert ours.add_samples(*sampled) == reference.add_samples(*sampled)
+    assert ours.keys == reference.keys
+    assert ours.arguments == reference.arguments
+    assert (ours.operations, ours.count) == (reference.operations, reference.count)
+
+
 # ---------------------------------------------------------------------- exactly once
 
 
@@ -333,8 +370,7 @@ def apply(client: redis.Redis, keys: KeySpace, seq: int, prev: int, value: int) 
     """Runs the script as the writer would, with one increment."""
     encoder = Encoder(seq, b"c1")
     shard = keys.shard(HITS)
-    key = keys.chunked(b"c", HITS, 1)
-    encoder.counter(key, 0, HITS.key.encode(), CounterPoint(HITS, value), 60)
+    encoder.counter(keys.chunks(HITS, shard), 1, 0, HITS.key.encode(), value, 60)
     names = [keys.shard_key(shard, name) for name in (b"last", b"total", b"ix")]
     batch = encoder.close([keys.sequence(shard, b"c1"), *names])
     connection = client.connection_pool.get_connection()
@@ -466,7 +502,7 @@ def test_two_collectors_add_up(path: str) -> None:
                 await one.write(
                     CounterPoint(HITS, 2),
                     GaugePoint(LEVEL, None, 1.5, at),
-                    TimerPoint(LATENCY, sketch_of(1), array("d", [1])),
+                    TimerPoint(LATENCY, sketch_of(1).encode(), array("d", [1])),
                 )
         assert await store.reader.totals([HITS]) == [4]
         assert await store.reader.gauges([LEVEL], NOW) == [(NOW, 3)]
@@ -596,7 +632,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs" / "store.md"
 ALL_KINDS: list[Point] = [
     CounterPoint(HITS, 1),
     GaugePoint(LEVEL, 1, 0, int(NOW * 1000)),
-    TimerPoint(LATENCY, sketch_of(1), array("d", [1])),
+    TimerPoint(LATENCY, sketch_of(1).encode(), array("d", [1])),
     SetPoint(USERS, [b"a"]),
 ]
 

@@ -7,6 +7,7 @@
     interval       a window: open while lines arrive, then retired and read out in chunks
     pure           the engine in Python
     native         the engine over the compiled core: core/, _core.pyx
+    native_interval  one of its windows, read out
 
 No socket, clock, logger or store: `now` is an argument.
 """

@@ -25,9 +25,6 @@ MOST_ODDITIES: Final[int]
 FULL: Final[int]
 METRIC_FULL: Final[int]
 
-_Bins = list[tuple[int, int]]
-SketchParts = tuple[int, list[float], float, float, float, int, _Bins, _Bins]
-
 class Core:
     def __init__(
         self,
@@ -85,8 +82,23 @@ class Core:
 
 class Retired:
     def __len__(self) -> int: ...
-    # The entries depend on the state: see _core.pyx.
-    def read(self, number: int) -> tuple[int, int, list[Any]] | None: ...
+    @property
+    def timers(self) -> int: ...
+    def numbers(self) -> list[int]: ...
+    # The entries of the last list depend on the state: see _retired.pxi.
+    def read(
+        self, size: int, keep: int, raw: int, folded: int
+    ) -> (
+        tuple[
+            list[tuple[int, int]],
+            list[tuple[int, float, int]],
+            list[tuple[int, bytes, bytes]],
+            list[tuple[int, list[bytes]]],
+            list[tuple[int, int, list[Any]]],
+            int,
+        ]
+        | None
+    ): ...
 
 class Reader:
     def __init__(

@@ -97,14 +97,13 @@ class GaugeAccumulator:
 class TimerAccumulator:
     """Samples by weight. hot: the list of each weight."""
 
-    __slots__ = ("_kept", "_raw", "newest", "series", "sketch")
+    __slots__ = ("_raw", "newest", "series", "sketch")
 
-    def __init__(self, series: Series, kept: int) -> None:
+    def __init__(self, series: Series) -> None:
         self.series = series
         self._raw: dict[float, list[Number]] = {}
         self.sketch = Sketch()
         self.newest = array("d")
-        self._kept = kept
 
     def raw(self, weight: float) -> list[Number]:
         """Where samples of one weight are appended."""
@@ -120,23 +119,22 @@ class TimerAccumulator:
         """How many raw samples are not in the sketch yet."""
         return sum(map(len, self._raw.values()))
 
-    def fold(self) -> int:
-        """Moves the samples into the sketch, keeping the newest; how many are no longer kept raw."""
+    def fold(self, keep: int) -> int:
+        """Moves the samples into the sketch, keeping the newest raw; how many no longer are."""
         before = len(self.newest)
         for weight, values in self._raw.items():
             self.sketch.add(values, weight)
             before += len(values)
-            self.newest.extend(values[max(0, len(values) - self._kept) :])
+            self.newest.extend(values[max(0, len(values) - keep) :])
             values.clear()
-        excess = len(self.newest) - self._kept
+        excess = len(self.newest) - keep
         if excess > 0:
             del self.newest[:excess]
         return before - len(self.newest)
 
     def point(self) -> TimerPoint:
-        """The sketch of all samples, and the newest of them."""
-        self.fold()
-        return TimerPoint(self.series, self.sketch, self.newest)
+        """The sketch of all samples, and the newest of them; `fold` comes first."""
+        return TimerPoint(self.series, self.sketch.encode(), self.newest)
 
 
 class SetAccumulator:
@@ -167,14 +165,14 @@ def _finite(value: Number) -> Number:
 Accumulator = CounterAccumulator | GaugeAccumulator | TimerAccumulator | SetAccumulator
 
 
-def accumulator(series: Series, samples: int) -> Accumulator:
-    """An empty accumulator for the kind of a series; `samples` are kept raw of a timer."""
+def accumulator(series: Series) -> Accumulator:
+    """An empty accumulator for the kind of a series."""
     match series.kind:
         case Kind.COUNTER:
             return CounterAccumulator(series)
         case Kind.GAUGE:
             return GaugeAccumulator(series)
         case Kind.TIMER:
-            return TimerAccumulator(series, samples)
+            return TimerAccumulator(series)
         case Kind.SET:
             return SetAccumulator(series)

@@ -35,6 +35,11 @@ class Generations(Generic[K, V]):
                 self._recent[key] = value
         return value
 
+    @property
+    def recent(self) -> dict[K, V]:
+        """What was used since the last turn, for a loop that looks there by itself before it asks `get`."""
+        return self._recent
+
     def __setitem__(self, key: K, value: V) -> None:
         self._previous.pop(key, None)
         self._recent[key] = value

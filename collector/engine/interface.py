@@ -44,8 +44,16 @@ class Limits:
     samples: Positive = 200
     """Newest raw samples of a timer kept in a flush window, and in the store. All are counted and go
     into the sketch whatever this is."""
+    samples_per_window: Positive = 200_000
+    """Raw samples of all timers together that are kept in a flush window, shared evenly: with 20,000
+    timers the newest 10 of each, and always one. All are counted and sketched. Raising it makes each
+    flush longer, for the store above all, which sorts them in."""
     events: Positive = 1_000
     """Events and service checks taken in one flush window; more are refused (`cardinality`)."""
+
+    def samples_of_each(self, timers: int) -> int:
+        """How many raw samples each of so many timers of one window keeps."""
+        return min(self.samples, max(1, self.samples_per_window // max(1, timers)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from collector.engine.accumulators import Accumulator, SetAccumulator, TimerAccumulator, accumulator
+from collector.engine.interface import Limits
 from collector.model import Check, Event, Point, Series, Window
 
 _FREED: Final = 2_000  # leftovers freed after each chunk
@@ -19,8 +20,9 @@ class PureInterval:
     __slots__ = (
         "_folded",
         "_limit_hits",
-        "_samples",
+        "_limits",
         "_timers",
+        "_timers_by_start",
         "checks",
         "events",
         "gathered",
@@ -29,30 +31,32 @@ class PureInterval:
         "window",
     )
 
-    def __init__(self, window: Window, samples: int, limit_hits: Counter[str]) -> None:
-        """`samples` are kept raw of each timer; those beyond it are counted in `limit_hits`."""
+    def __init__(self, window: Window, limits: Limits, limit_hits: Counter[str]) -> None:
+        """Raw samples of timers beyond the limits are counted in `limit_hits`."""
         self.window = window
         self.gathered: dict[str, Accumulator] = {}
         self.others: dict[int, dict[str, Accumulator]] = {}
         self.events: list[Event] = []
         self.checks: list[Check] = []
-        self._samples = samples
+        self._limits = limits
         self._limit_hits = limit_hits
         self.leftovers: list[dict[str, Any]] = []  # what the engine has no use for any more
         self._timers: list[TimerAccumulator] = []
+        self._timers_by_start: Counter[int] = Counter()
         self._folded = -1
 
     def of(self, series: Series, start: int | None = None) -> Accumulator:
         """The accumulator of a series in this window, or in the one that starts at `start`."""
         if start is None or start == self.window.start:
-            gathered = self.gathered
+            start, gathered = self.window.start, self.gathered
         else:
             gathered = self.others.setdefault(start, {})
         found = gathered.get(series.key)
         if found is None:
-            found = gathered[series.key] = accumulator(series, self._samples)
+            found = gathered[series.key] = accumulator(series)
             if isinstance(found, TimerAccumulator):
                 self._timers.append(found)
+                self._timers_by_start[start] += 1
         return found
 
     def fold_timers(self, part: int) -> None:
@@ -62,10 +66,10 @@ class PureInterval:
         """
         for _ in range(-(-len(self._timers) // part)):
             self._folded = (self._folded + 1) % len(self._timers)
-            self._fold(self._timers[self._folded])
+            self._fold(self._timers[self._folded], self._limits.samples)
 
-    def _fold(self, timer: TimerAccumulator) -> None:
-        if beyond := timer.fold():
+    def _fold(self, timer: TimerAccumulator, keep: int) -> None:
+        if beyond := timer.fold(keep):
             self._limit_hits["samples"] += beyond
 
     def __bool__(self) -> bool:
@@ -92,13 +96,14 @@ class PureInterval:
     ) -> Iterator[tuple[Window, list[Point]]]:
         points: list[Point] = []
         raw = 0
+        keep = self._limits.samples_of_each(self._timers_by_start[window.start])
         while gathered:
             _, found = gathered.popitem()
             if isinstance(found, SetAccumulator) and not found.members:
                 continue  # all of them went ahead of the window
             if isinstance(found, TimerAccumulator):
                 raw += found.unfolded
-                self._fold(found)
+                self._fold(found, keep)
             points.append(found.point())
             if len(points) == size or raw >= RAW_SAMPLES:
                 yield window, points

@@ -22,22 +22,17 @@ import struct
 import weakref
 from array import array
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any, Final
 
 from collector.engine import _core
-from collector.engine.accumulators import (
-    CounterAccumulator,
-    GaugeAccumulator,
-    SetAccumulator,
-    TimerAccumulator,
-)
+from collector.engine.accumulators import SetAccumulator
 from collector.engine.heads import HeadTable, Resolved
 from collector.engine.interface import NOBODY, Interval, Limits, Policed, Sender
-from collector.engine.interval import RAW_SAMPLES, PureInterval
+from collector.engine.interval import PureInterval
+from collector.engine.native_interval import Names, NativeInterval
 from collector.engine.pure import PureEngine
-from collector.model import CounterPoint, GaugeMode, Kind, Point, Series, SetPoint, Window, clamp_integer
-from collector.sketch import BOUNDS, MIN_INDEX, Sketch, finite_sum, saturated
+from collector.model import GaugeMode, Kind, Series, Window
+from collector.sketch import BOUNDS, saturated
 from collector.statsd.events import event_end
 from collector.statsd.lines import Move, Profile, Value, parse_head
 from collector.statsd.refusal import Refusal
@@ -92,144 +87,6 @@ class NativeHeads(HeadTable):
         return series
 
 
-class _Cell:
-    """Adds values of one series that Python has read to the open interval of the core."""
-
-    __slots__ = ("_engine", "series")
-
-    def __init__(self, engine: NativeEngine, series: Series) -> None:
-        self._engine = engine
-        self.series = series
-
-    def add(self, value: Value, weight: float, at: int) -> None:
-        self._engine.add(self.series, value, weight, at)
-
-
-class NativeInterval(PureInterval):
-    """A window whose values are in the core; what carries a timestamp of another one is kept in Python."""
-
-    __slots__ = ("__weakref__", "_cells", "_engine", "_names", "huge", "turn")
-
-    def __init__(self, window: Window, samples: int, limit_hits: Counter[str], engine: NativeEngine) -> None:
-        super().__init__(window, samples, limit_hits)
-        self._engine = engine
-        self._cells: _core.Retired | None = None
-        self._names: dict[int, Series] = {}
-        self.huge: dict[str, list[float]] = {}  # increments that no exact sum in the core can hold
-        self.turn = 0
-
-    def of(self, series: Series, start: int | None = None) -> Any:
-        """Where values of a series are added, in this window or in the one that starts at `start`."""
-        if start is None or start == self.window.start:
-            return _Cell(self._engine, series)
-        return super().of(series, start)
-
-    def retire(self, cells: _core.Retired, turn: int) -> None:
-        """Takes over what the core gathered."""
-        self._cells = cells
-        self.turn = turn
-
-    def __bool__(self) -> bool:
-        return bool(self._cells) or super().__bool__()
-
-    def keep_names(self) -> None:
-        """Reads the names of all series, which the core is about to forget."""
-        if self._cells is not None:
-            for number in range(len(self._cells)):
-                found = self._cells.read(number)
-                if found is not None:
-                    self._name(found[0])
-
-    def _name(self, number: int) -> Series:
-        series = self._names.get(number)
-        if series is None:
-            series = self._names[number] = self._engine.series_of(number)
-        return series
-
-    def chunks(self, size: int) -> Iterator[tuple[Window, list[Point]]]:
-        """The points, at most `size` at a time."""
-        yield from self._own_chunks(size)
-        self._engine.keep(self._names)
-        self._cells = None
-        yield from super().chunks(size)
-
-    def _own_chunks(self, size: int) -> Iterator[tuple[Window, list[Point]]]:
-        points: list[Point] = []
-        raw = 0
-        cells = self._cells
-        for number in range(len(cells) if cells is not None else 0):
-            assert cells is not None
-            found = cells.read(number)
-            if found is None:
-                continue
-            index, state, entries = found
-            if state == _core.SET and not entries[0]:
-                continue  # all of them went ahead of the window
-            if state == _core.TIMER:
-                raw += sum(len(values) // 8 for _, values, _, _ in entries)
-            points.append(self._point(self._name(index), state, entries))
-            if len(points) == size or raw >= RAW_SAMPLES:
-                yield self.window, points
-                points, raw = [], 0
-        if points:
-            yield self.window, points
-
-    def _point(self, series: Series, state: int, entries: list[Any]) -> Point:
-        if state == _core.COUNTER:
-            return self._counter(series, entries)
-        if state == _core.TIMER:
-            return self._timer(series, entries)
-        (entry,) = entries
-        if state == _core.SET:
-            return SetPoint(series, entry)
-        gauge = GaugeAccumulator(series)
-        gauge.value, gauge.move, gauge.at = entry
-        return gauge.point()
-
-    def _counter(self, series: Series, entries: list[tuple[float, int, list[float]]]) -> CounterPoint:
-        huge = self.huge.get(series.key)
-        if len(entries) == 1 and huge is None:
-            weight, whole, parts = entries[0]
-            if weight == 1.0 and not parts:
-                return CounterPoint(series, clamp_integer(whole))
-        counter = CounterAccumulator(series)
-        for weight, whole, parts in entries:
-            counter.add(whole, weight, 0)
-            counter.fractions += parts
-        counter.fractions += huge or []
-        return counter.point()
-
-    def _timer(self, series: Series, entries: list[tuple[float, bytes, int, Any]]) -> Point:
-        timer = TimerAccumulator(series, self._samples)
-        total = 0
-        for weight, raw, folded, sketch in entries:
-            values = array("d")
-            values.frombytes(raw)
-            if sketch is not None:
-                timer.sketch.merge(_sketch(sketch, weight))
-                total += sketch[0]
-            timer.sketch.add(values[folded:], weight)
-            total += len(values) - folded
-            timer.newest.extend(values[max(0, len(values) - self._samples) :])
-        point = timer.point()
-        if total > len(point.samples):
-            self._limit_hits["samples"] += total - len(point.samples)
-        return point
-
-
-def _sketch(parts: _core.SketchParts, weight: float) -> Sketch:
-    """A sketch of the core, each of its samples `weight` times."""
-    count, sums, huge, least, largest, zero, positive, negative = parts
-    sketch = Sketch()
-    sketch.count = count * weight
-    sketch.sum = saturated(saturated(finite_sum([*sums, huge])) * weight)
-    sketch.min, sketch.max = least, largest
-    sketch.zero = zero * weight
-    sketch.positive = {index + MIN_INDEX: number * weight for index, number in positive}
-    sketch.negative = {index + MIN_INDEX: number * weight for index, number in negative}
-    return sketch
-
-
 class NativeEngine(PureEngine):
     """See `collector.engine.interface.Engine` for the contract.
 
@@ -257,7 +114,7 @@ class NativeEngine(PureEngine):
         self._reasons: list[tuple[str, str]] = []  # reason, limit
         self._oddities: list[tuple[str, ...]] = [()]
         self._faults: dict[tuple[int, bytes, bytes], Refusal] = {}
-        self._names: dict[int, Series] = {}
+        self.names = Names(self._core)
         self._unread: weakref.WeakSet[NativeInterval] = weakref.WeakSet()
         self._turn = 0
         self._counted: tuple[int, int, int, int, list[int], list[int]] = (
@@ -281,7 +138,7 @@ class NativeEngine(PureEngine):
     def _open(self, now: float) -> None:
         super()._open(now)
         window = self._interval.window
-        self._gathering = NativeInterval(window, self._limits.samples, self.limit_hits, self)
+        self._gathering = NativeInterval(window, self._limits, self.limit_hits, self)
         self._interval = self._gathering
 
     def _retire(self, now: float) -> None:
@@ -293,7 +150,7 @@ class NativeEngine(PureEngine):
             interval = ending
             if at != ending.window.start * 1000:
                 window = Window(at // 1000, at // 1000 + length)
-                interval = NativeInterval(window, self._limits.samples, self.limit_hits, self)
+                interval = NativeInterval(window, self._limits, self.limit_hits, self)
             interval.retire(cells, self._turn)
             if interval:
                 self._retired.append(interval)
@@ -315,25 +172,16 @@ class NativeEngine(PureEngine):
                 interval.keep_names()
         self._turn += 1
         for number in self._core.turn():
-            self._names.pop(number, None)
+            self.names.pop(number, None)
 
     def _take_spills(self) -> None:
         window = self._interval.window
         for number, members in self._core.spills():
-            early = PureInterval(window, 0, self.limit_hits)
-            ahead = early.of(self.series_of(number))
+            early = PureInterval(window, self._limits, self.limit_hits)
+            ahead = early.of(self.names[number])
             assert isinstance(ahead, SetAccumulator)
             ahead.members.update(member.decode("latin-1") for member in members)
             self._retired.append(early)
-
-    def series_of(self, number: int) -> Series:
-        """The series of a number in the core."""
-        found = self._names.get(number)
-        return Series.from_key(self._core.key(number).decode()) if found is None else found
-
-    def keep(self, names: dict[int, Series]) -> None:
-        """Keeps the series of a window until the next one is read: most of them come again."""
-        self._names = names
 
     # ------------------------------------------------------------------ lines
 
@@ -449,7 +297,7 @@ class NativeEngine(PureEngine):
     def _odd_values(
         self, profile: int, state: int, number: int, weight: float, odd: int, sender: Sender, now: float
     ) -> None:
-        found = Resolved(self.series_of(number), weight, self._oddities[odd])
+        found = Resolved(self.names[number], weight, self._oddities[odd])
         self._values_of(profile, found, self._core.line, sender, now)
 
     def _values_of(self, profile: int, found: Resolved, line: bytes, sender: Sender, now: float) -> None:

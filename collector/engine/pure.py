@@ -143,7 +143,7 @@ class PureEngine:
 
     def _open(self, now: float) -> None:
         window = self._window_of(now)
-        self._interval = PureInterval(window, self._limits.samples, self.limit_hits)
+        self._interval = PureInterval(window, self._limits, self.limit_hits)
         self._tables: dict[int, _Tables] = {}
         self._end = float(window.end)
         # A clock that steps back across the edge must not open the last window again: within one
@@ -325,7 +325,7 @@ class PureEngine:
             self.limit_hits["set_members"] += 1
             if start is None:
                 start = self._interval.window.start
-            early = PureInterval(Window(start, start + self._length), 0, self.limit_hits)
+            early = PureInterval(Window(start, start + self._length), self._limits, self.limit_hits)
             ahead = early.of(gathered.series)
             assert isinstance(ahead, SetAccumulator)
             ahead.members |= gathered.members

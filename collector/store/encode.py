@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import time
+from array import array
+from collections import defaultdict
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final, cast
@@ -20,13 +22,11 @@ import hiredis
 
 from collector.model import (
     Check,
-    CounterPoint,
     Event,
     GaugePoint,
     Number,
-    SetPoint,
-    TimerPoint,
 )
+from collector.store.packed import Packed
 
 SCRIPT: Final = (resources.files(__package__) / "batch.lua").read_bytes()
 SHA: Final = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
@@ -34,7 +34,7 @@ SHA: Final = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
 SEQUENCE_SECONDS: Final = 30 * 86400  # how long a collector that is gone is remembered
 STREAM_LENGTH: Final = 10_000  # events and checks kept, each
 BATCH_POINTS: Final = 500
-BATCH_BYTES: Final = 256 * 1024  # about: sizes are summed before RESP adds its own
+BATCH_BYTES: Final = 256 * 1024  # of keys and operations
 
 
 @dataclass(slots=True)
@@ -59,52 +59,53 @@ class Batch:
 
 
 class Encoder:
-    """Gathers the operations of one batch. Groups hold operations of one kind and one time to live."""
+    """Gathers the operations of one batch, by kind and time to live.
+
+    One that has BATCH_POINTS points or BATCH_BYTES of size should be closed before more is added.
+    """
 
     def __init__(self, seq: int, collector: bytes) -> None:
         self.seq = seq
         self.points = 0
         self.size = 0
         self._name = b"%b.%d" % (collector, seq)
-        self._groups: dict[tuple[bytes, int], tuple[list[bytes], list[bytes]]] = {}
+        self._groups: defaultdict[tuple[bytes, int], Packed] = defaultdict(Packed)
         self._registry: list[bytes] = []
         self._samples = 0
-
-    @property
-    def full(self) -> bool:
-        """Whether the batch should be closed before more is added."""
-        return self.points >= BATCH_POINTS or self.size >= BATCH_BYTES
 
     def register(self, key: bytes, seen: int) -> None:
         """Notes in the registry that a series was seen, at `seen` seconds."""
         self._registry += (key, b"%d" % seen)
 
-    def counter(self, key: bytes, slot: int, field: bytes, point: CounterPoint, ttl: int) -> None:
-        """Adds an increment to a slot and to the total."""
-        self._add(b"C", ttl, key, [b"%d" % slot, number_text(point.value), field])
+    # `base` and `chunk` make the key, see `KeySpace.chunks`.
 
-    def gauge(self, key: bytes, slot: int, field: bytes, point: GaugePoint, ttl: int) -> None:
+    def counter(self, base: bytes, chunk: int, slot: int, field: bytes, value: Number, ttl: int) -> None:
+        """Adds an increment to a slot and to the total."""
+        self.size += self._groups[b"C", ttl].add(base, chunk, (slot, value, field))
+        self.points += 1
+
+    def gauge(self, base: bytes, chunk: int, slot: int, field: bytes, point: GaugePoint, ttl: int) -> None:
         """Sets or moves a gauge."""
         how, value = (b"move", point.move) if point.value is None else (b"set", point.value)
-        arguments = [b"%d" % slot, field, b"%d" % point.at, how, number_text(value)]
-        self._add(b"G", ttl, key, arguments)
+        self.size += self._groups[b"G", ttl].add(base, chunk, (slot, field, point.at, how, value))
+        self.points += 1
 
-    def sketch(self, key: bytes, slot: int, point: TimerPoint, ttl: int) -> None:
+    def sketch(self, base: bytes, chunk: int, slot: int, encoded: bytes, ttl: int) -> None:
         """Puts a sketch beside those of other batches and collectors in a slot."""
-        self._add(b"D", ttl, key, [b"%d:%b" % (slot, self._name), point.sketch.encode()])
+        self.size += self._groups[b"D", ttl].add(base, chunk, (b"%d:%b" % (slot, self._name), encoded))
+        self.points += 1
 
-    def samples(self, key: bytes, ms: int, point: TimerPoint, keep: int, ttl: int) -> None:
+    def samples(self, key: bytes, ms: int, values: array[float], keep: int, ttl: int) -> None:
         """Adds raw samples, all at `ms`, and trims to the newest `keep`."""
-        arguments = [b"%d" % keep, b"%d" % len(point.samples)]
-        score = b"%d" % ms
-        for n, value in enumerate(point.samples, self._samples):
-            arguments += (score, b"%b:%b.%d" % (number_text(value), self._name, n))
-        self._samples += len(point.samples)
-        self._add(b"T", ttl, key, arguments)
+        group = self._groups[b"T", ttl]
+        self.size += group.add_samples(key, keep, ms, values, self._name, self._samples)
+        self._samples += len(values)
+        self.points += 1
 
-    def members(self, key: bytes, point: SetPoint, ttl: int) -> None:
+    def members(self, base: bytes, minute: int, members: list[bytes], ttl: int) -> None:
         """Adds members to a HyperLogLog."""
-        self._add(b"S", ttl, key, [b"%d" % len(point.members), *point.members])
+        self.size += self._groups[b"S", ttl].add(base, minute, (len(members), *members))
+        self.points += 1
 
     def entry(self, key: bytes, at: int, item: Event | Check) -> None:
         """Appends an event or a check to its capped stream; `at` stands in for a missing time."""
@@ -116,49 +117,33 @@ class Encoder:
             elif name == "tags":
                 value = ",".join(value)
             fields += (name.encode(), str(value).encode())
-        self._add(b"X", 0, key, [b"%d" % STREAM_LENGTH, b"%d" % len(fields), *fields])
-
-    def _add(self, op: bytes, ttl: int, key: bytes, arguments: list[bytes]) -> None:
-        keys, gathered = self._groups.setdefault((op, ttl), ([], []))
-        keys.append(key)
-        gathered += arguments
+        self.size += self._groups[b"X", 0].add(key, -1, (STREAM_LENGTH, len(fields), *fields))
         self.points += 1
-        self.size += len(key) + sum(map(len, arguments))
 
     def close(self, shard_keys: list[bytes]) -> Batch:
         """Packs what was gathered; `shard_keys` are q, last, total and ix of the shard."""
-        keys = list(shard_keys)
-        arguments: list[bytes] = []
-        for (op, ttl), (group_keys, gathered) in self._groups.items():
-            keys += group_keys
-            arguments += (op, b"%d" % len(group_keys), b"%d" % ttl)
-            arguments += gathered
+        keys = len(shard_keys)
+        head = [_bulks(shard_keys)]
+        tail: list[bytes] = []
+        arguments = 0
+        for (op, ttl), group in self._groups.items():
+            keys += group.operations
+            head.append(group.keys)
+            tail += (_bulks([op, b"%d" % group.operations, b"%d" % ttl]), group.arguments)
+            arguments += 3 + group.count
         if self._registry:
-            arguments += (b"R", b"%d" % (len(self._registry) // 2), b"0", *self._registry)
-        start = [b"EVALSHA", SHA, b"%d" % len(keys), *keys]
-        count = len(start) + 3 + len(arguments)
+            registered = [b"R", b"%d" % (len(self._registry) // 2), b"0", *self._registry]
+            tail.append(_bulks(registered))
+            arguments += len(registered)
+        start = [b"EVALSHA", SHA, b"%d" % keys]
+        count = len(start) + keys + 3 + arguments  # the three are the numbers between head and tail
         return Batch(
             self.seq,
             time.monotonic(),
             self.points,
-            b"*%d\r\n%b" % (count, _bulks(start)),
-            _bulks(arguments),
+            b"".join((b"*%d\r\n" % count, _bulks(start), *head)),
+            b"".join(tail),
         )
-
-
-def number_text(value: Number) -> bytes:
-    """A number as the store holds it: without a point when it is whole, so that HINCRBY takes it."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        value = int(value)
-    return b"%d" % value if isinstance(value, int) else repr(value).encode()
-
-
-def read_number(text: bytes) -> Number:
-    """Reads what `number_text`, HINCRBYFLOAT or the script wrote."""
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)
 
 
 def _bulks(parts: list[bytes]) -> bytes:

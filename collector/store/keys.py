@@ -33,7 +33,7 @@ from typing import Final
 
 import xxhash
 
-from collector.model import Series
+from collector.model import Kind, Series
 
 SCHEMA: Final = 1
 SHARDS: Final = 64
@@ -55,7 +55,11 @@ class KeySpace:
 
     def shard(self, series: Series) -> int:
         """The shard that holds a series."""
-        return xxhash.xxh64_intdigest(series.key.encode()) % SHARDS
+        return self.shard_of(series.key.encode())
+
+    def shard_of(self, field: bytes) -> int:
+        """The shard that holds a series, by its key as bytes."""
+        return xxhash.xxh64_intdigest(field) % SHARDS
 
     def chunk(self, at: float) -> int:
         """The number of the chunk that holds a time."""
@@ -76,6 +80,12 @@ class KeySpace:
     def chunked(self, letter: bytes, series: Series, chunk: int) -> bytes:
         """A chunk's key; `letter` is c, g or d."""
         return b"%b:%d:%d" % (self.base(letter, series), self.resolution, chunk)
+
+    def chunks(self, series: Series, shard: int) -> bytes:
+        """The keys of a series in its shard, up to the number of the chunk, or of the minute for a set."""
+        resolution = SET_SECONDS if series.kind is Kind.SET else self.resolution
+        letter = "d" if series.kind is Kind.TIMER else series.kind.value
+        return b"%b:%b:%b:%d:" % (self.tags[shard], letter.encode(), series.text.encode(), resolution)
 
     def members(self, series: Series, minute: int) -> bytes:
         """The HyperLogLog of a set in one minute of Unix time."""

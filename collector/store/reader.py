@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 from collector.model import Number, Series
 from collector.sketch import Sketch
 from collector.store.client import store_errors
-from collector.store.encode import read_number
 from collector.store.keys import SET_SECONDS, KeySpace
+from collector.store.numbers import read_number
 from collector.store.registry import Registry
 
 _PIPELINE: Final = 500  # commands a round trip; also what is decoded before the loop is yielded to

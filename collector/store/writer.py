@@ -20,7 +20,7 @@ import logging
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -34,6 +34,7 @@ from collector.model import (
     CounterPoint,
     Event,
     GaugePoint,
+    Kind,
     Point,
     Series,
     SetPoint,
@@ -41,7 +42,7 @@ from collector.model import (
     Window,
 )
 from collector.store.client import TIMEOUT, check_schema, explain
-from collector.store.encode import SCRIPT, Batch, Encoder
+from collector.store.encode import BATCH_BYTES, BATCH_POINTS, SCRIPT, Batch, Encoder
 from collector.store.keys import SET_SECONDS, SHARDS, KeySpace
 
 log = logging.getLogger(__name__)
@@ -60,11 +61,10 @@ class _Known:
     __slots__ = ("base", "chunk", "field", "registered", "samples", "shard")
 
     def __init__(self, keys: KeySpace, series: Series) -> None:
-        self.shard = keys.shard(series)
-        letter = b"d" if series.kind == "t" else series.kind.encode()
-        self.base = keys.base(letter, series)
-        self.samples = keys.base(b"t", series)
         self.field = series.key.encode()
+        self.shard = keys.shard_of(self.field)
+        self.base = keys.chunks(series, self.shard)
+        self.samples = keys.base(b"t", series) if series.kind is Kind.TIMER else b""
         self.chunk = -1  # the newest chunk that was given its time to live
         self.registered = 0
 
@@ -117,71 +117,68 @@ class Writer:
 
     # ------------------------------------------------------------------ points to batches
 
-    def write(self, window: Window, points: Iterable[Point], now: float) -> None:
+    def write(self, window: Window, points: Collection[Point], now: float) -> None:
         """Adds points of a window to the batches being built; `now` is for the registry."""
         chunk = self.keys.chunk(window.start)
         if chunk > self._known_chunk:
             self._known_chunk = chunk
             self._known.turn()
         slot = self.keys.slot(window.start)
+        ms, minute = window.start * 1000, window.start // SET_SECONDS
         seen = int(max(now, window.start))
+        recall, shards, refresh = self._known.recent.get, self._shards, self._refresh
         for point in points:
-            series = point.series
-            known = self._known.get(series.key)
-            if known is None:
-                known = self._known[series.key] = _Known(self.keys, series)
-            encoder = self._encoder(known.shard)
-            ttl = 0
-            if chunk > known.chunk:
-                ttl, known.chunk = CHUNK_TTL + self.keys.chunk_seconds, chunk
-            elif chunk < known.chunk:
-                ttl = CHUNK_TTL  # a late sample may open a chunk that nobody has seen yet
-            self._encode(encoder, known, window, slot, chunk, point, ttl)
-            if seen - known.registered >= self._refresh:
+            known = recall(point.series.key) or self._recall(point.series)
+            encoder = shards[known.shard].building
+            if encoder is None or encoder.points >= BATCH_POINTS or encoder.size >= BATCH_BYTES:
+                encoder = self._next_encoder(known.shard)
+            ttl = 0 if chunk == known.chunk else self._time_to_live(known, chunk)
+            match point:
+                case CounterPoint():
+                    encoder.counter(known.base, chunk, slot, known.field, point.value, ttl)
+                case GaugePoint():
+                    encoder.gauge(known.base, chunk, slot, known.field, point, ttl)
+                case TimerPoint():
+                    encoder.sketch(known.base, chunk, slot, point.encoded, ttl)
+                    encoder.samples(known.samples, ms, point.samples, self._samples, CHUNK_TTL)
+                case SetPoint():
+                    encoder.members(known.base, minute, point.members, CHUNK_TTL)
+            if seen - known.registered >= refresh:
                 known.registered = seen
                 encoder.register(known.field, seen)
-            self.points += 1
+        self.points += len(points)
 
-    def _encode(
-        self,
-        encoder: Encoder,
-        known: _Known,
-        window: Window,
-        slot: int,
-        chunk: int,
-        point: Point,
-        ttl: int,
-    ) -> None:
-        if isinstance(point, SetPoint):
-            minute = window.start // SET_SECONDS
-            key = b"%b:%d:%d" % (known.base, SET_SECONDS, minute)
-            encoder.members(key, point, CHUNK_TTL)
-            return
-        key = b"%b:%d:%d" % (known.base, self.keys.resolution, chunk)
-        match point:
-            case CounterPoint():
-                encoder.counter(key, slot, known.field, point, ttl)
-            case GaugePoint():
-                encoder.gauge(key, slot, known.field, point, ttl)
-            case TimerPoint():
-                encoder.sketch(key, slot, point, ttl)
-                ms = window.start * 1000
-                encoder.samples(known.samples, ms, point, self._samples, CHUNK_TTL)
+    def _recall(self, series: Series) -> _Known:
+        """What is known of a series that was not written in this chunk's time yet, or is new."""
+        known = self._known.get(series.key)
+        if known is None:
+            known = self._known[series.key] = _Known(self.keys, series)
+        return known
+
+    def _time_to_live(self, known: _Known, chunk: int) -> int:
+        """What a chunk is given at its first point; a late sample may open one that nobody has seen yet."""
+        if chunk < known.chunk:
+            return CHUNK_TTL
+        known.chunk = chunk
+        return CHUNK_TTL + self.keys.chunk_seconds
 
     def write_entries(self, window: Window, entries: Iterable[Event | Check]) -> None:
         """Adds events and checks; those without a time get the window's start."""
         for entry in entries:
             name = b"events" if isinstance(entry, Event) else b"checks"
-            self._encoder(0).entry(self.keys.shard_key(0, name), window.start, entry)
+            encoder = self._shards[0].building
+            if encoder is None or encoder.points >= BATCH_POINTS or encoder.size >= BATCH_BYTES:
+                encoder = self._next_encoder(0)
+            encoder.entry(self.keys.shard_key(0, name), window.start, entry)
             self.points += 1
 
-    def _encoder(self, shard: int) -> Encoder:
+    def _next_encoder(self, shard: int) -> Encoder:
+        """Closes the batch that is being built, if there is one, and begins the next."""
         state = self._shards[shard]
-        if state.building is not None and state.building.full:
+        if state.building is not None:
             self._close(shard)
-        if state.building is None:
-            state.seq += 1
-            state.building = Encoder(state.seq, self.collector)
+        state.seq += 1
+        state.building = Encoder(state.seq, self.collector)
         return state.building
 
     def _close(self, shard: int) -> None:

@@ -41,6 +41,7 @@
 #include "arena.h"
 #include "hash.h"
 #include "number.h"
+#include "sketch.h"
 #include "sums.h"
 
 #define NONE UINT32_MAX

@@ -1,6 +1,5 @@
 #include "sums.h"
 
-#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,111 +41,6 @@ int exact_add(exact **sum, double value)
     s->parts[kept++] = value;
     s->length = kept;
     return 1;
-}
-
-/* -- sketches ---------------------------------------------------------------------------------------------- */
-
-static double *bounds;
-static uint32_t bounds_length;
-
-void sketch_bounds(const double *given, uint32_t length)
-{
-    if (bounds) return;
-    bounds = malloc(length * sizeof *bounds);
-    if (!bounds) return;
-    memcpy(bounds, given, length * sizeof *bounds);
-    bounds_length = length;
-}
-
-/* The first bin whose bound is not below the value; the last one takes all that is larger. */
-static uint32_t bin_of(double value)
-{
-    uint32_t low = 0, high = bounds_length - 1;
-    while (low < high) {
-        uint32_t middle = (low + high) / 2;
-        if (bounds[middle] < value)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
-}
-
-/* The count of a bin; NULL without memory. The array spans the bins that were needed, by octaves. */
-static uint64_t *count_of(struct bins *bins, uint32_t bin)
-{
-    if (bin - bins->first >= bins->length) { /* also where it is below the first */
-        uint32_t first = bin & ~31u, end = (bin | 31u) + 1;
-        if (bins->length && bins->first < first) first = bins->first;
-        if (bins->length && bins->first + bins->length > end) end = bins->first + bins->length;
-        uint64_t *counts = calloc(end - first, sizeof *counts);
-        if (!counts) return NULL;
-        if (bins->length) memcpy(counts + (bins->first - first), bins->counts, bins->length * sizeof *counts);
-        free(bins->counts);
-        *bins = (struct bins){first, end - first, counts};
-    }
-    return &bins->counts[bin - bins->first];
-}
-
-static int sketch_one(sketch *s, double value)
-{
-    uint64_t *count = value == 0.0 ? &s->zero : count_of(value > 0 ? &s->positive : &s->negative, bin_of(fabs(value)));
-    if (!count) return 0;
-    if (fabs(value) >= EXACT_LIMIT)
-        s->huge = fmin(fmax(s->huge + value, -DBL_MAX), DBL_MAX);
-    else if (!exact_add(&s->sum, value))
-        return 0;
-    ++*count;
-    s->count++;
-    if (value < s->least) s->least = value;
-    if (value > s->largest) s->largest = value;
-    return 1;
-}
-
-int sketch_add(sketch **made, const double *values, uint32_t length, uint32_t *done)
-{
-    *done = 0;
-    if (!bounds) return 0;
-    if (!*made) {
-        *made = calloc(1, sizeof **made);
-        if (!*made) return 0;
-        (*made)->least = INFINITY;
-        (*made)->largest = -INFINITY;
-    }
-    for (; *done < length; ++*done)
-        if (!sketch_one(*made, values[*done])) return 0;
-    return 1;
-}
-
-static int merge_bins(struct bins *to, const struct bins *from)
-{
-    for (uint32_t n = 0; n < from->length; n++) {
-        uint64_t *count = from->counts[n] ? count_of(to, from->first + n) : NULL;
-        if (from->counts[n] && !count) return 0;
-        if (count) *count += from->counts[n];
-    }
-    return 1;
-}
-
-int sketch_merge(sketch *to, const sketch *from)
-{
-    for (uint16_t n = 0; from->sum && n < from->sum->length; n++)
-        if (!exact_add(&to->sum, from->sum->parts[n])) return 0;
-    to->huge = fmin(fmax(to->huge + from->huge, -DBL_MAX), DBL_MAX);
-    to->zero += from->zero;
-    to->count += from->count;
-    to->least = fmin(to->least, from->least);
-    to->largest = fmax(to->largest, from->largest);
-    return merge_bins(&to->positive, &from->positive) && merge_bins(&to->negative, &from->negative);
-}
-
-void sketch_free(sketch *made)
-{
-    if (!made) return;
-    free(made->positive.counts);
-    free(made->negative.counts);
-    free(made->sum);
-    free(made);
 }
 
 /* -- sets -------------------------------------------------------------------------------------------------- */

@@ -1,4 +1,4 @@
-/* What cells are made of: exact sums, sketches of samples, sets of members. Nothing here takes a lock. */
+/* What cells are made of: exact sums, sets of members; sketches are in sketch.h. Nothing here takes a lock. */
 #ifndef COLLECTOR_SUMS_H
 #define COLLECTOR_SUMS_H
 
@@ -17,24 +17,6 @@ typedef struct {
 
 /* Adds a finite number of magnitude below EXACT_LIMIT; 0 without memory, with the sum unchanged. */
 int exact_add(exact **sum, double value);
-
-/* Samples as counts in bins: bin i takes what is above bound i - 1, up to bound i. The bounds are Python's. */
-void sketch_bounds(const double *bounds, uint32_t length); /* to be called once, before any sketch is made */
-typedef struct {
-    struct bins {
-        uint32_t first, length;
-        uint64_t *counts;
-    } positive, negative;
-    uint64_t zero, count;
-    exact *sum;
-    double huge; /* the sum of what `sum` cannot take */
-    double least, largest;
-} sketch;
-
-/* 0 without memory: then some of the values, from values[*done] on, are not in it. */
-int sketch_add(sketch **made, const double *values, uint32_t length, uint32_t *done);
-int sketch_merge(sketch *to, const sketch *from); /* 0 without memory */
-void sketch_free(sketch *made);
 
 /* Distinct byte strings. Short ones, as nearly all are, stand in the table itself: one miss of the cache less.
  *
