@@ -34,5 +34,5 @@ def test_the_engines_tests_are_clean_under_the_sanitizers(tmp_path: Path) -> Non
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    assert done.returncode == 0, done.stderr[:6000] + done.stdout[-3000:]
     assert " passed" in done.stdout
