@@ -1,6 +1,9 @@
 """What series cost, as the process grows: allocators' overhead, tables and names included.
 
-    python tests/memory.py idle SERIES     one measurement, in a process of its own, so that nothing came before it
+    python tests/memory.py idle SERIES    one size
+    python tests/memory.py parts          a million, step by step
+
+Each is measured in a process of its own, so that nothing came before it.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python tests/sanitized.py address [PYTEST'S ARGUMENTS...]    errors of memory and undefined behaviour
     python tests/sanitized.py thread  [PYTEST'S ARGUMENTS...]    races between the reader thread and Python
 
-The checkout is copied into build/sanitized-..., and the extension is built there as setup.py always builds it: the
-one in use is left alone. Python itself is not instrumented, so the sanitizer's runtime is preloaded.
+The checkout is copied into build/sanitized-..., and the extension is built there as setup.py always builds
+it: the one in use is left alone. Python itself is not instrumented, so the sanitizer's runtime is preloaded.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ KINDS: Final = {
         "-fsanitize=address,undefined -fno-sanitize-recover=all",
         ("libasan.so", "libubsan.so"),
         {
-            "ASAN_OPTIONS": "detect_leaks=0",  # CPython's own would drown ours; `make fuzz` looks for the core's
+            # CPython's own leaks would drown ours; `make fuzz` looks for those of the core.
+            "ASAN_OPTIONS": "detect_leaks=0",
             "PYTHONMALLOC": "malloc",  # so that a look beyond a bytes object is seen too
         },
         (
@@ -69,16 +70,16 @@ def preload(kind: Kind, compiler: str) -> str:
     """The runtimes of a sanitizer, for LD_PRELOAD; Unavailable where the compiler came without them."""
     paths = []
     for name in kind.runtimes:
-        command = [compiler, f"-print-file-name={name}"]
-        found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-        if not os.path.isabs(found):  # it is told where it looked for nothing
+        asked = [compiler, f"-print-file-name={name}"]
+        found = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+        if not Path(found).is_absolute():  # it is told where it looked for nothing
             raise Unavailable(f"{compiler} comes without {name}")
         paths.append(found)
     return " ".join(paths)
 
 
 def build(room: Path, kind: Kind, compiler: str = "gcc") -> None:
-    """Copies the checkout and builds the extension in the copy; CalledProcessError with the compiler's words."""
+    """Builds the extension in a copy of the checkout; CalledProcessError with the compiler's words."""
     if not shutil.which(compiler):
         raise Unavailable(f"there is no {compiler}")
     preload(kind, compiler)
@@ -87,8 +88,10 @@ def build(room: Path, kind: Kind, compiler: str = "gcc") -> None:
     ignored = shutil.ignore_patterns("__pycache__", "*.so", "found")
     for part in PARTS:
         source = CHECKOUT / part
-        copy = shutil.copytree if source.is_dir() else shutil.copy2
-        copy(source, room / part, **({"ignore": ignored} if source.is_dir() else {}))
+        if source.is_dir():
+            shutil.copytree(source, room / part, ignore=ignored)
+        else:
+            shutil.copy2(source, room / part)
     flags = {"CFLAGS": f"-g -fno-omit-frame-pointer {kind.flags}", "LDFLAGS": kind.flags, "CC": compiler}
     subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],

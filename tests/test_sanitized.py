@@ -19,7 +19,7 @@ SHORT = (
 
 
 def test_the_engines_tests_are_clean_under_the_sanitizers(tmp_path: Path) -> None:
-    """No look beyond an end, no use after a free, no undefined behaviour: in the core, its thread and its face."""
+    """No look beyond an end or after a free, no undefined behaviour, in the core, its thread and its face."""
     kind = sanitized.KINDS["address"]
     try:
         sanitized.build(tmp_path / "room", kind)

@@ -40,5 +40,5 @@ def test_a_cold_start_loses_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", list(FLOODS))
 def test_a_flood_of_new_heads_harms_nobody(tmp_path: Path, kind: str) -> None:
-    """200,000 new names, or tags of one name, where 5,000 series may be: others count, all refused are counted."""
+    """200,000 new names, or tags of one name, for 5,000 places: others count, all refused are counted."""
     a_flood_is_bounded(tmp_path, kind=kind, heads=200_000, rate=100_000, series=5_000)
