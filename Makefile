@@ -70,6 +70,18 @@ bench: $(INSTALLED) $(DEV) ## run the benchmarks (ARGS=... goes to them)
 fuzz: $(MADE) ## fuzz the compiled core with clang, or replay its corpus with gcc (ARGS=600 for ten minutes)
 	$(PY) tests/fuzz/run.py $(ARGS)
 
+.PHONY: asan
+asan: $(INSTALLED) $(DEV) ## run the engine's tests over a core built with AddressSanitizer and UBSan (ARGS=... goes to pytest)
+	$(PY) tests/sanitized.py address $(ARGS)
+
+.PHONY: tsan
+tsan: $(INSTALLED) $(DEV) ## the same with ThreadSanitizer, for the reader thread
+	$(PY) tests/sanitized.py thread $(ARGS)
+
+.PHONY: soak
+soak: $(INSTALLED) $(DEV) ## hold the daemon to its promises under full load, for some minutes (ARGS=... names parts)
+	$(PY) tests/soak.py $(ARGS)
+
 # uv lives in a throw-away environment: nothing else needs it. Versions in a lock stay as they are
 # unless pyproject.toml forbids them; ARGS=--upgrade takes the newest of all.
 .PHONY: lock

@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from typing import Any
@@ -455,3 +456,68 @@ def test_each_window_gets_its_own_values_while_python_is_held_up() -> None:
     assert len(found) >= 3
     assert not expected - found, (expected, found)
     assert fed.close() == {}
+
+
+class Restless(threading.Thread):
+    """Sends known, new, odd and refused lines to a UDP port until it is told to stop."""
+
+    LINES = 27
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._port = port
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        number = 0
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as to:
+            while not self.over.wait(0.0002):
+                number += 1
+                new = b"new.%d:1|c\nt:%d|ms\ns:%d|s\ng:+1|g\nhits:1e0|c\nhits:1|c|#\nbad" % ((number,) * 3)
+                to.sendto(b"hits:1|c\n" * 20 + new, ("127.0.0.1", self._port))
+
+
+def test_python_may_call_anything_while_the_thread_receives() -> None:
+    """Flushes, settling, counts and a close at any moment: each line received is counted once or refused.
+
+    Under ThreadSanitizer (`make tsan`) this is where a race between the two would show.
+    """
+    fed = Fed(Limits(series=300, heads=400, set_members=50), profiles=PROFILES[:1], flush_interval=1)
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver.bind(("127.0.0.1", 0))
+    reader = fed.engine.reader(receiver.fileno(), -1, 0, 2**20, (b"", b"", 1e9))
+    assert reader is not None
+    fed.readers.append(reader)
+    restless = Restless(receiver.getsockname()[1])
+    restless.start()
+    totals: Counter[str] = Counter()
+
+    def read(intervals: list[Any]) -> None:
+        for interval in intervals:
+            for _, points in interval.chunks(50):
+                totals.update({one.series.name: one.value for one in points if isinstance(one, CounterPoint)})
+
+    now = time.time()
+    for turn in range(200):
+        read(fed.engine.flush(now + turn / 10))
+        fed.engine.settle(50)
+        fed.engine.ingest(0, b"mine:1|c", "", now + turn / 10)
+        assert fed.engine.series <= 300
+        assert reader.drops()[1:] == ([], 0)
+        assert not reader.ended
+        time.sleep(0.001)
+    reader.close()  # while datagrams come
+    restless.over.set()
+    restless.join()
+    fed.settle()
+    read(fed.engine.close(now + 1000))
+    datagrams, _, lines, _, errors = reader.counts()
+    assert datagrams > 100
+    assert errors == 0
+    assert lines + fed.engine.settled.total() == datagrams * Restless.LINES
+    refused = fed.engine.rejected
+    assert totals.pop("hits") == datagrams * 22
+    assert totals.pop("mine") == 200
+    assert totals.total() + refused["cardinality"] + refused["no_value"] == datagrams * 2
+    receiver.close()
+    fed.close()

@@ -4,8 +4,13 @@
  *     byte 1     every so many-th allocation fails; 0: none does
  *     the rest   datagrams, a 0xfe between them; each begins with a byte that says what is done with it
  *
- * Here stands a small Python: it binds heads to series, refuses some, and reads what waits, so that all paths of
- * the core are walked. Besides the sanitizers, what the core says of itself is checked. */
+ *     that byte  1  received by a thread, not handed in     8  then the window is ended, idle ones are forgotten
+ *                2  of the second profile                  16  first time goes on, and windows end by themselves
+ *                4  then what waits is read                32  its sender is looked at, and may send little
+ *
+ * Here stands a small Python: it binds heads to series, refuses some, forgets some, adds values that the core
+ * leaves to it, and reads what waits, so that all paths of the core are walked. Besides the sanitizers, what the
+ * core says of itself is checked. */
 #include "failing_memory.h"
 #undef malloc
 #undef calloc
@@ -13,11 +18,13 @@
 #undef aligned_alloc
 
 #include <math.h>
+#include <netinet/in.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "core.h"
+#include "senders.h"
 
 static unsigned fail_every, allocations;
 
@@ -36,6 +43,10 @@ void *failing_aligned_alloc(size_t alignment, size_t size) { return fails() ? NU
     } while (0)
 
 enum { DATAGRAM_ENDS = 0xfe };
+enum { QUEUED = 1, SECOND_PROFILE = 2, READ = 4, FLUSH = 8, LATER = 16, POLICED = 32 };
+enum { WINDOW = 1000 }; /* milliseconds */
+
+static int64_t now, opened; /* milliseconds; when the window began that Python knows of */
 
 /* The quick reader says what the other one says, or nothing. */
 static void check_plain_number(const char *text, size_t length)
@@ -123,13 +134,38 @@ static int settle(core *core, uint32_t profile, const char *name, size_t name_le
     return 1;
 }
 
+/* What Python reads itself and adds: here some number, whatever the line says. */
+static void add_values(core *core, const record *line)
+{
+    const head *head = line->head;
+    size_t length = (size_t)(line->tail - line->value);
+    number whole = {1, {.integer = -(int64_t)length}}, real = {.is_integer = 0};
+    real.as.real = ldexp(1.1, (int)(length % 60));
+    uint32_t cell_number;
+    int state = head->state == GAUGE_MOVING ? GAUGE : head->state;
+    cell *to = core_cell(core, head->series, state, head->weight, &cell_number);
+    if (!to) return;
+    CHECK(cell_number < core->open->length && to->series == head->series);
+    if (state == COUNTER) {
+        cell_count(to, length % 2 ? whole : real);
+    } else if (state == TIMER) {
+        cell_time(to, real.as.real, core->limits.samples);
+    } else if (state == SET) {
+        cell_add_member(core, to, line->line, length % 100);
+    } else if (length % 3) {
+        cell_move_gauge(to, length % 2 ? whole : real, now);
+    } else {
+        cell_set_gauge(to, length % 2 ? whole : real, now, ++core->ticket);
+    }
+}
+
 static void feed(core *core, uint32_t profile, const char *bytes, size_t length)
 {
     for (size_t at = 0; at < length && at < 100; at++) check_plain_number(bytes + at, length - at < 8 ? length - at : 8);
     static feeder feeder;
     int tried = 0;
     datagram one = {bytes, length, "", 0};
-    feeder_start(&feeder, profile, &one, 1, 1000);
+    feeder_start(&feeder, profile, &one, 1, now);
     for (enum stop stop; (stop = core_feed(core, &feeder)) != DONE;) {
         record *line = feeder_stopped(&feeder);
         CHECK(line->line >= bytes && line->end <= bytes + length && line->line <= line->end);
@@ -144,6 +180,7 @@ static void feed(core *core, uint32_t profile, const char *bytes, size_t length)
             continue;
         } else if (stop == ODD_VALUES) {
             check_number(line->value, (size_t)(line->tail - 1 - line->value));
+            add_values(core, line);
         }
         tried = 0;
     }
@@ -164,8 +201,12 @@ static void read_queue(core *core)
         CHECK(colon);
         const char *bar = memchr(colon, '|', found.length - (size_t)(colon - bytes));
         CHECK(bar);
-        settle(core, found.profile, bytes, (size_t)(colon - bytes), bar + 1,
-               found.length - (size_t)(bar + 1 - bytes));
+        const char *tail = bar + 1;
+        size_t name_length = (size_t)(colon - bytes), tail_length = found.length - (size_t)(tail - bytes);
+        settle(core, found.profile, bytes, name_length, tail, tail_length);
+        uint64_t hash;
+        head *known = core_find_head(core, found.profile, bytes, name_length, tail, tail_length, &hash);
+        if (known && known->state == REFUSED && tail_length % 2) core_forget_head(core, known); /* room may come */
     }
 }
 
@@ -183,13 +224,31 @@ static void check_interval(const core *core, const interval *of)
     }
 }
 
+/* Time goes on, now and then for so long that no more windows are kept apart. */
+static void go_on(core *core, unsigned windows)
+{
+    for (; windows; windows--) {
+        now += WINDOW;
+        core_keep_time(core, now);
+        CHECK(core->ended_length <= MOST_ENDED);
+    }
+}
+
 static void flush(core *core)
 {
     uint64_t at = 0;
-    uint32_t place = 0, count, numbers[SWEPT];
-    interval *retired = core_swap(core);
-    if (retired) check_interval(core, retired);
-    interval_free(retired);
+    uint32_t place = 0, count, numbers[SWEPT], ended_count = 0;
+    int64_t start = now - now % WINDOW, last = INT64_MIN;
+    if (core_cut(core, opened, start, start + WINDOW)) opened = start;
+    for (ended *next; core->ended; core->ended = next, ended_count++) {
+        CHECK(core->ended->start >= last);
+        last = core->ended->start;
+        check_interval(core, core->ended->cells);
+        next = core->ended->next;
+        ended_free(core->ended);
+    }
+    CHECK(ended_count == core->ended_length);
+    core->ended_length = 0;
     core_turn(core);
     while (core_sweep_heads(core, &at)) continue;
     while (core_sweep_series(core, &place, numbers, &count)) continue;
@@ -216,6 +275,50 @@ static void check_tables(core *core)
     CHECK(heads == core->heads_used && heads <= core->limits.heads);
     CHECK(core->series_used <= core->limits.series);
     CHECK(core->waiting_used <= core->limits.waiting);
+    CHECK(core_memory(core) >= heads * sizeof(head) + core->series_used * sizeof(series));
+}
+
+/* Whether the sender of a datagram, one of four, may send it. */
+static int admitted(senders *senders, const char *bytes, size_t length)
+{
+    struct sockaddr_in peer = {.sin_family = AF_INET, .sin_addr = {htonl(0x7f000001u + (uint32_t)length % 4)}};
+    if (!senders) return 1;
+    senders_lock(senders);
+    int taken = senders_admit(senders, (struct sockaddr *)&peer, now, bytes, length);
+    uint64_t dropped = 0;
+    for (int place = 0; place < PLACES; place++)
+        dropped += senders_dropped(senders, NOT_ALLOWED, place) + senders_dropped(senders, OVER_RATE, place);
+    CHECK(taken || dropped);
+    senders_unlock(senders);
+    return taken;
+}
+
+static void receive(core *core, const policy *policy, senders **senders, int what, const char *bytes,
+                    size_t length)
+{
+    static feeder feeder;
+    if (what & POLICED) {
+        if (!*senders) *senders = senders_new(policy, 42, now); /* large, and most inputs need none */
+        if (!admitted(*senders, bytes, length)) return;
+    }
+    datagram both[] = {{bytes, length, "sender", 6}, {bytes, length / 2, "other", 5}};
+    feeder_start(&feeder, what & SECOND_PROFILE ? 1 : 0, both, 2, now);
+    core_feed_queued(core, &feeder);
+}
+
+static void take_datagram(core *core, const policy *policy, senders **senders, int what, const char *data,
+                          size_t length)
+{
+    char *bytes = malloc(length + 1); /* of its own, so that a look beyond it is seen */
+    memcpy(bytes, data, length);
+    if (what & LATER) go_on(core, what >> 6 == 3 ? MOST_ENDED + 4 : 1);
+    if (what & QUEUED)
+        receive(core, policy, senders, what, bytes, length);
+    else
+        feed(core, what & SECOND_PROFILE ? 1 : 0, bytes, length);
+    free(bytes);
+    if (what & READ) read_queue(core);
+    if (what & FLUSH) flush(core);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -228,34 +331,28 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 2) return 0;
     const limits small = {1 + data[0] % 16,       1 + data[0] % 8, 1 + data[0] % 32, 200, 1 + data[0] % 4,
                           1 + data[0] % 8 * 100u, data[0] % 8,     64 + data[0] * 16u};
+    const network heard = {.bytes = {127, 0, 0, 0}, .bits = 31, .family = 4}; /* two of the four */
+    const policy policy = {&heard, data[0] % 2, &heard, 1, 5};
     fail_every = 0;
     core *core = core_new(42, &small);
     CHECK(core);
     CHECK(core_add_profile(core, 0, (profile){1, 0}) && core_add_profile(core, 1, (profile){0, 1}));
+    now = 2000;
+    opened = core->window_start = now;
+    core->window_end = now + WINDOW;
     fail_every = data[1];
+    senders *senders = NULL;
     for (const uint8_t *at = data + 2, *end = data + size; at < end;) {
         const uint8_t *stop = memchr(at, DATAGRAM_ENDS, (size_t)(end - at));
         if (!stop) stop = end;
-        size_t length = stop > at ? (size_t)(stop - at) - 1 : 0;
-        int what = *at;
-        char *bytes = malloc(length + 1); /* of its own, so that a look beyond it is seen */
-        memcpy(bytes, at + 1, length);
-        if (what & 1) {
-            static feeder feeder;
-            datagram both[] = {{bytes, length, "sender", 6}, {bytes, length / 2, "other", 5}};
-            feeder_start(&feeder, what >> 1 & 1, both, 2, 2000);
-            core_feed_queued(core, &feeder);
-        } else {
-            feed(core, what >> 1 & 1, bytes, length);
-        }
-        free(bytes);
-        if (what & 4) read_queue(core);
-        if (what & 8) flush(core);
+        if (stop > at)
+            take_datagram(core, &policy, &senders, *at, (const char *)at + 1, (size_t)(stop - at) - 1);
         check_tables(core);
         at = stop < end ? stop + 1 : end;
     }
     read_queue(core);
     flush(core);
+    senders_free(senders);
     core_free(core);
     return 0;
 }

@@ -29,6 +29,8 @@ def main() -> None:
             ("queued", 255, 0, (1, 5, 9, 7)),
             ("small", 1, 0, (1, 4, 13, 0)),
             ("failing", 15, 5, (1, 4, 13, 0)),
+            ("windows", 255, 0, (17, 16, 29, 209)),
+            ("policed", 2, 0, (33, 37, 51, 45)),
         ):
             parts = [
                 bytes([ways[at % len(ways)]]) + data.replace(ENDS, b"") for at, data in enumerate(some * 2)
