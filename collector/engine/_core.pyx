@@ -15,6 +15,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.math cimport fabs
 from libc.stddef cimport size_t
 from libc.stdint cimport INT64_MIN, UINT32_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 from libc.stdlib cimport free, malloc, realloc
 
 from collector.engine._declared cimport *
@@ -200,7 +201,10 @@ cdef class Core:
 
     @property
     def heads(self):
-        return self.core.heads_used
+        pthread_mutex_lock(&self.core.mutex)
+        cdef uint64_t used = self.core.heads_used
+        pthread_mutex_unlock(&self.core.mutex)
+        return used
 
     @property
     def memory(self):
@@ -327,16 +331,23 @@ cdef class Core:
     def counts(self):
         """(spilled sets, lost values, lines that found the queue full, cut datagrams, refused lines by reason,
         lines by oddity), of all time; None if nothing has come since this was last asked."""
-        if self.core.news == self.told:
-            return None
+        cdef uint64_t[4] alone
+        cdef uint64_t[REASONS] refused
+        cdef uint64_t[ODDITIES] odd
         cdef int n
         pthread_mutex_lock(&self.core.mutex)
-        self.told = self.core.news
-        cdef list refused = [self.core.refused[n] for n in range(REASONS)]
-        cdef list odd = [self.core.odd[n] for n in range(ODDITIES)]
-        found = (self.core.spilled, self.core.no_memory, self.core.overload, self.core.truncated, refused, odd)
+        cdef bint any = self.core.news != self.told
+        if any:  # copied out first: while Python makes objects it may run anything, a reader's end too
+            self.told = self.core.news
+            alone[0], alone[1] = self.core.spilled, self.core.no_memory
+            alone[2], alone[3] = self.core.overload, self.core.truncated
+            memcpy(refused, self.core.refused, sizeof(refused))
+            memcpy(odd, self.core.odd, sizeof(odd))
         pthread_mutex_unlock(&self.core.mutex)
-        return found
+        if not any:
+            return None
+        return (alone[0], alone[1], alone[2], alone[3],
+                [refused[n] for n in range(REASONS)], [odd[n] for n in range(ODDITIES)])
 
     # ------------------------------------------------------------------ the queue of reader threads
 
@@ -358,7 +369,10 @@ cdef class Core:
     @property
     def queued(self):
         """Pieces in the queue."""
-        return self.core.queue.pieces
+        pthread_mutex_lock(&self.core.mutex)
+        cdef uint32_t pieces = self.core.queue.pieces
+        pthread_mutex_unlock(&self.core.mutex)
+        return pieces
 
 
 include "_retired.pxi"

@@ -151,7 +151,7 @@ static void add_values(core *core, const record *line)
     } else if (state == TIMER) {
         cell_time(to, real.as.real, core->limits.samples);
     } else if (state == SET) {
-        cell_add_member(core, to, line->line, length % 100);
+        cell_add_member(core, to, member_hash(core, line->line, length % 100), line->line, length % 100);
     } else if (length % 3) {
         cell_move_gauge(to, length % 2 ? whole : real, now);
     } else {
