@@ -46,25 +46,33 @@ class GaugeMode(StrEnum):
 class Series:
     """One series. `key` is its canonical text with the kind letter in front, unique to it.
 
-    A million of them may be held, so the tags are read off the key when they are asked for.
+    A million of them may be held, so all else is read off the key when it is asked for.
     """
 
-    __slots__ = ("key", "kind", "name")
+    __slots__ = ("key",)
 
     def __init__(self, kind: Kind, name: str, tags: Sequence[str] = ()) -> None:
         """`tags` are "key:value" or "key" texts; they are sorted and de-duplicated here."""
-        self.kind = kind
-        self.name = name
         self.key = f"{kind.value}{name}|#{','.join(sorted(set(tags)))}" if tags else kind.value + name
 
     @classmethod
     def from_key(cls, key: str) -> Series:
         """The series of a `key`, as the registry in the store holds it; KeyError if it is of no kind."""
+        if key[:1] not in _KINDS:
+            raise KeyError(key)
         series = cls.__new__(cls)
-        series.kind = _KINDS[key[:1]]
-        series.name = key[1:].partition("|#")[0]
         series.key = key
         return series
+
+    @property
+    def kind(self) -> Kind:
+        """What it is."""
+        return _KINDS[self.key[0]]
+
+    @property
+    def name(self) -> str:
+        """The name without the tags."""
+        return self.key[1:].partition("|#")[0]
 
     @property
     def text(self) -> str:

@@ -370,7 +370,7 @@ def apply(client: redis.Redis, keys: KeySpace, seq: int, prev: int, value: int) 
     """Runs the script as the writer would, with one increment."""
     encoder = Encoder(seq, b"c1")
     shard = keys.shard(HITS)
-    encoder.counter(keys.chunks(HITS, shard), 1, 0, HITS.key.encode(), value, 60)
+    encoder.counter(keys.chunks(HITS.key.encode(), shard), 1, 0, HITS.key.encode(), value, 60)
     names = [keys.shard_key(shard, name) for name in (b"last", b"total", b"ix")]
     batch = encoder.close([keys.sequence(shard, b"c1"), *names])
     connection = client.connection_pool.get_connection()

@@ -42,7 +42,7 @@ from collector.statsd.refusal import Refusal
 _WAITING: Final = 250_000  # heads that may wait for Python at one time: some 60 MB with their lines
 _QUEUE_BYTES: Final = 48 * 2**20  # of lines that wait, some 40 of them each for what is known of it
 _KNOWN_FAULTS: Final = 1024  # refusals by head, kept with their messages
-_SETTLED_AT_FLUSH: Final = 20_000  # pieces: some 200 ms
+_SETTLED_AT_FLUSH: Final = 1000  # pieces: some 10 ms; what more waits goes on into the next window
 
 _AF_UNIX: Final = 1  # Linux
 _AF_INET: Final = 2
@@ -164,6 +164,12 @@ class NativeEngine(PureEngine):
         self._take_spills()
         self._take_counts()
         return super().flush(now)
+
+    def close(self, now: float) -> list[Interval]:
+        """All windows, the open one included, with all that waits."""
+        while self.settle(_SETTLED_AT_FLUSH):
+            pass
+        return super().close(now)
 
     def _forget(self) -> None:
         """Forgets idle heads and series. A series may still be asked for by a window that nobody has read."""

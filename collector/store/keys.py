@@ -52,14 +52,15 @@ class KeySpace:
         self.chunk_seconds = resolution * SLOTS
         self.tags: list[bytes] = [_tag(prefix, shard) for shard in range(SHARDS)]
         self.meta = f"{prefix}:meta".encode()
+        letters = {Kind.COUNTER: b"c", Kind.GAUGE: b"g", Kind.TIMER: b"d", Kind.SET: b"s"}
+        self._around = {  # by the first byte of a series' key: what is put around the rest of it
+            ord(kind.value): (b":%b:" % letter, b":%d:" % (SET_SECONDS if kind is Kind.SET else resolution))
+            for kind, letter in letters.items()
+        }
 
     def shard(self, series: Series) -> int:
         """The shard that holds a series."""
-        return self.shard_of(series.key.encode())
-
-    def shard_of(self, field: bytes) -> int:
-        """The shard that holds a series, by its key as bytes."""
-        return xxhash.xxh64_intdigest(field) % SHARDS
+        return xxhash.xxh64_intdigest(series.key.encode()) % SHARDS
 
     def chunk(self, at: float) -> int:
         """The number of the chunk that holds a time."""
@@ -81,11 +82,17 @@ class KeySpace:
         """A chunk's key; `letter` is c, g or d."""
         return b"%b:%d:%d" % (self.base(letter, series), self.resolution, chunk)
 
-    def chunks(self, series: Series, shard: int) -> bytes:
-        """The keys of a series in its shard, up to the number of the chunk, or of the minute for a set."""
-        resolution = SET_SECONDS if series.kind is Kind.SET else self.resolution
-        letter = "d" if series.kind is Kind.TIMER else series.kind.value
-        return b"%b:%b:%b:%d:" % (self.tags[shard], letter.encode(), series.text.encode(), resolution)
+    def chunks(self, field: bytes, shard: int) -> bytes:
+        """The keys of a series in its shard, up to the number of the chunk, or of the minute for a set.
+
+        `field` is the series' key as bytes. A flush makes a hundred thousand of these.
+        """
+        start, end = self._around[field[0]]
+        return b"%b%b%b%b" % (self.tags[shard], start, field[1:], end)
+
+    def samples(self, field: bytes, shard: int) -> bytes:
+        """The raw samples of a timer in its shard."""
+        return b"%b:t:%b" % (self.tags[shard], field[1:])
 
     def members(self, series: Series, minute: int) -> bytes:
         """The HyperLogLog of a set in one minute of Unix time."""

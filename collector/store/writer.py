@@ -34,7 +34,6 @@ from collector.model import (
     CounterPoint,
     Event,
     GaugePoint,
-    Kind,
     Point,
     Series,
     SetPoint,
@@ -56,15 +55,12 @@ _LONGEST_PAUSE: Final = 5.0
 
 
 class _Known:
-    """What the writer remembers of a series: its keys, and what it has told the store of it."""
+    """What the writer has told the store of a series. It is small, for there may be a million."""
 
-    __slots__ = ("base", "chunk", "field", "registered", "samples", "shard")
+    __slots__ = ("chunk", "registered", "shard")
 
-    def __init__(self, keys: KeySpace, series: Series) -> None:
-        self.field = series.key.encode()
-        self.shard = keys.shard_of(self.field)
-        self.base = keys.chunks(series, self.shard)
-        self.samples = keys.base(b"t", series) if series.kind is Kind.TIMER else b""
+    def __init__(self, shard: int) -> None:
+        self.shard = shard
         self.chunk = -1  # the newest chunk that was given its time to live
         self.registered = 0
 
@@ -127,32 +123,36 @@ class Writer:
         ms, minute = window.start * 1000, window.start // SET_SECONDS
         seen = int(max(now, window.start))
         recall, shards, refresh = self._known.recent.get, self._shards, self._refresh
+        keys = self.keys
         for point in points:
             known = recall(point.series.key) or self._recall(point.series)
+            field = point.series.key.encode()
             encoder = shards[known.shard].building
             if encoder is None or encoder.points >= BATCH_POINTS or encoder.size >= BATCH_BYTES:
                 encoder = self._next_encoder(known.shard)
+            base = keys.chunks(field, known.shard)
             ttl = 0 if chunk == known.chunk else self._time_to_live(known, chunk)
             match point:
                 case CounterPoint():
-                    encoder.counter(known.base, chunk, slot, known.field, point.value, ttl)
+                    encoder.counter(base, chunk, slot, field, point.value, ttl)
                 case GaugePoint():
-                    encoder.gauge(known.base, chunk, slot, known.field, point, ttl)
+                    encoder.gauge(base, chunk, slot, field, point, ttl)
                 case TimerPoint():
-                    encoder.sketch(known.base, chunk, slot, point.encoded, ttl)
-                    encoder.samples(known.samples, ms, point.samples, self._samples, CHUNK_TTL)
+                    encoder.sketch(base, chunk, slot, point.encoded, ttl)
+                    samples = keys.samples(field, known.shard)
+                    encoder.samples(samples, ms, point.samples, self._samples, CHUNK_TTL)
                 case SetPoint():
-                    encoder.members(known.base, minute, point.members, CHUNK_TTL)
+                    encoder.members(base, minute, point.members, CHUNK_TTL)
             if seen - known.registered >= refresh:
                 known.registered = seen
-                encoder.register(known.field, seen)
+                encoder.register(field, seen)
         self.points += len(points)
 
     def _recall(self, series: Series) -> _Known:
         """What is known of a series that was not written in this chunk's time yet, or is new."""
         known = self._known.get(series.key)
         if known is None:
-            known = self._known[series.key] = _Known(self.keys, series)
+            known = self._known[series.key] = _Known(self.keys.shard(series))
         return known
 
     def _time_to_live(self, known: _Known, chunk: int) -> int:

@@ -82,18 +82,6 @@ static inline uint32_t head_profile(const head *head) { return (uint32_t)(head->
 static inline size_t head_name_length(const head *head) { return head->shape >> 16 & HEAD_MOST; }
 static inline size_t head_tail_length(const head *head) { return head->shape & HEAD_MOST; }
 
-/* memcmp for short texts that are nearly always equal: without the call, which takes longer than they do. */
-static inline int same_bytes(const char *a, const char *b, size_t length)
-{
-    if (length <= 8) return hash_short(a, length) == hash_short(b, length);
-    size_t first = length < 16 ? 0 : length - 16; /* of the last sixteen, or all that there are */
-    uint64_t differ = (hash_load8(a + first) ^ hash_load8(b + first)) |
-                      (hash_load8(a + length - 8) ^ hash_load8(b + length - 8));
-    for (size_t at = 0; at < first; at += 16)
-        differ |= (hash_load8(a + at) ^ hash_load8(b + at)) | (hash_load8(a + at + 8) ^ hash_load8(b + at + 8));
-    return !differ;
-}
-
 static inline int head_is(const head *head, shape shape, const char *name, size_t name_length, const char *tail,
                           size_t tail_length, uint64_t short_tail)
 {

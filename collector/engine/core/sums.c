@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hash.h"
+
 /* -- exact sums -------------------------------------------------------------------------------------------- */
 
 static int exact_room(exact **sum)
@@ -70,7 +72,7 @@ int members_add(members *set, uint32_t hash, const char *text, size_t length)
     for (uint32_t at = hash;; at++) {
         one = &set->slots[at & set->mask];
         if (!one->taken) break;
-        if (one->hash == hash && member_length(one) == length && !memcmp(member_text(one), text, length)) return 0;
+        if (one->hash == hash && member_length(one) == length && same_bytes(member_text(one), text, length)) return 0;
     }
     char *to = one->text.here;
     if (length > MEMBER_HERE) {

@@ -7,8 +7,8 @@
 
 enum { FIRST_SLOTS = 1024 };
 
-/* Whether one more entry would fill more than four fifths. Then there are always free slots to end a search. */
-static int crowded(uint64_t used, uint64_t mask) { return (used + 1) * 5 > (mask + 1) * 4; }
+/* Whether one more entry would fill more than seven eighths. Then there are always free slots to end a search. */
+static int crowded(uint64_t used, uint64_t mask) { return (used + 1) * 8 > (mask + 1) * 7; }
 
 /* What was last used in the turn before the last, or earlier. Turns wrap around. */
 static int forgotten(const core *core, uint16_t turn) { return (uint16_t)(core->turn - turn) > 1; }
@@ -247,7 +247,7 @@ static uint32_t take_number(core *core)
 {
     if (core->free_length) return core->free_numbers[--core->free_length];
     if (core->series_length == core->series_room) {
-        uint32_t room = core->series_room ? core->series_room + core->series_room / 4 : 1024;
+        uint32_t room = core->series_room ? core->series_room + core->series_room / 8 : 1024;
         if (room >= NO_MEMORY - 8) return NONE;
         series **larger = realloc(core->series, room * sizeof *larger);
         if (!larger) return NONE;
