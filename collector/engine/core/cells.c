@@ -164,9 +164,9 @@ int cell_count(cell *cell, number value)
     return exact_add(&cell->as.sum.fractions, saturated(value.as.real * cell->weight));
 }
 
-/* Before the samples are folded: fewer cost more to sort in Python than to fold here, and far more than are
- * kept, so that what is moved to the front each time is little. */
-enum { FOLD_AT = 4096 };
+/* So many samples before they are folded: 8 KiB, which stay in the near caches, and far more than are kept, so that
+ * what is moved to the front each time is little. */
+enum { FOLD_AT = 1024 };
 
 static int fold(cell *cell, uint64_t kept)
 {

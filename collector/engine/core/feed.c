@@ -23,12 +23,15 @@ static inline const char *find(const char *at, const char *end, char a, char b, 
 {
 #if defined(__SSE2__)
     const __m128i as = _mm_set1_epi8(a), bs = _mm_set1_epi8(b), cs = _mm_set1_epi8(c);
-    if (end - at >= 16) for (const char *last = end - 16; at <= last; at += 16) {
-        __m128i text = _mm_loadu_si128((const __m128i *)(const void *)at);
-        __m128i hit = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(text, as), _mm_cmpeq_epi8(text, bs)),
-                                   _mm_cmpeq_epi8(text, cs));
-        unsigned mask = (unsigned)_mm_movemask_epi8(hit);
-        if (mask) return at + __builtin_ctz(mask);
+    if (end - at >= 16) {
+        const char *last = end - 16;
+        do {
+            __m128i text = _mm_loadu_si128((const __m128i *)(const void *)at);
+            __m128i hit = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(text, as), _mm_cmpeq_epi8(text, bs)),
+                                       _mm_cmpeq_epi8(text, cs));
+            unsigned mask = (unsigned)_mm_movemask_epi8(hit);
+            if (mask) return at + __builtin_ctz(mask);
+        } while ((at += 16) <= last);
     }
 #endif
     while (at < end && *at != a && *at != b && *at != c) at++;
