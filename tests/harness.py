@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -14,7 +15,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,16 @@ DEADLINE = 30.0  # seconds; a test machine may be busy with seven other tests
 def frame(payload: bytes) -> bytes:
     """DogStatsD's framing of streams."""
     return struct.pack("<I", len(payload)) + payload
+
+
+def copy_parts(source: Path, parts: Iterable[str], target: Path, *ignored: str) -> None:
+    """Copies files and directories of a checkout, without what is built and matches one of `ignored`."""
+    ignore = shutil.ignore_patterns("__pycache__", "*.so", *ignored)
+    for part in parts:
+        if (source / part).is_dir():
+            shutil.copytree(source / part, target / part, ignore=ignore)
+        else:
+            shutil.copy2(source / part, target / part)
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:

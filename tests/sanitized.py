@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness import copy_parts
+
 HERE: Final = Path(__file__).resolve().parent
 CHECKOUT: Final = HERE.parent
 PARTS: Final = ("collector", "config", "tests", "setup.py", "pyproject.toml")
@@ -85,13 +87,7 @@ def build(room: Path, kind: Kind, compiler: str = "gcc") -> None:
     preload(kind, compiler)
     shutil.rmtree(room, ignore_errors=True)
     room.mkdir(parents=True)
-    ignored = shutil.ignore_patterns("__pycache__", "*.so", "found")
-    for part in PARTS:
-        source = CHECKOUT / part
-        if source.is_dir():
-            shutil.copytree(source, room / part, ignore=ignored)
-        else:
-            shutil.copy2(source, room / part)
+    copy_parts(CHECKOUT, PARTS, room, "found")
     flags = {"CFLAGS": f"-g -fno-omit-frame-pointer {kind.flags}", "LDFLAGS": kind.flags, "CC": compiler}
     subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],

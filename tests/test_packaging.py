@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
+from harness import copy_parts
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD_INPUTS = ("pyproject.toml", "setup.py", "LICENSE", "collector", "config")
@@ -36,13 +36,7 @@ def checkout(tmp_path: Path) -> Path:
     """A copy of what a build reads, so that nothing is ever built in the real checkout."""
     copy = tmp_path / "checkout with spaces"
     copy.mkdir()
-    ignore = shutil.ignore_patterns("__pycache__", "*.so", "_core.pyx", "_core.c")
-    for name in BUILD_INPUTS:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, copy / name, ignore=ignore)
-        else:
-            shutil.copy2(source, copy / name)
+    copy_parts(ROOT, BUILD_INPUTS, copy, "_core.pyx", "_core.c")
     return copy
 
 

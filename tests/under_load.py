@@ -53,6 +53,11 @@ def counters(series: int) -> list[str]:
     return mixed(series, Load(series).lines, mix=(100, 0, 0, 0))
 
 
+def times_for(lines: list[str], rate: float, seconds: float) -> int:
+    """How often lines are sent so that it takes about so many seconds at a rate."""
+    return max(1, round(rate * seconds / len(lines)))
+
+
 def totals_of(lines: Iterable[str], times: int = 1) -> dict[str, int]:
     """What counters come to when their lines are sent so many times."""
     sums: Counter[str] = Counter()
@@ -161,7 +166,7 @@ def no_datagram_is_lost_during_a_flush(
 ) -> str:
     """Every datagram arrives, and all of it is in the store, while windows of so many series are flushed."""
     lines = counters(series)
-    times = max(1, round(rate * seconds / len(lines)))
+    times = times_for(lines, rate, seconds)
     with loaded(directory, flush_interval=flush_interval) as one:
         one.send(lines[:series], 50_000)  # each series once: they are known
         one.all_received()
@@ -192,7 +197,7 @@ def a_cold_start_loses_nothing(
 ) -> str:
     """A daemon that knows nothing gets all series at once at full rate: all are there, with their totals."""
     lines = counters(series)
-    times = max(1, round(rate * seconds / len(lines)))
+    times = times_for(lines, rate, seconds)
     with loaded(directory, flush_interval=flush_interval) as one:
         sent = one.send(lines, rate, times=times)
         one.all_received()

@@ -366,14 +366,6 @@ cdef class Core:
                 PyBytes_FromStringAndSize(sender, found.sender_length),
                 PyBytes_FromStringAndSize(self.room, found.length))
 
-    @property
-    def queued(self):
-        """Pieces in the queue."""
-        pthread_mutex_lock(&self.core.mutex)
-        cdef uint32_t pieces = self.core.queue.pieces
-        pthread_mutex_unlock(&self.core.mutex)
-        return pieces
-
 
 include "_retired.pxi"
 include "_reader.pxi"

@@ -375,7 +375,7 @@ class NativeEngine(PureEngine):
         return True
 
     def _drain(self) -> None:
-        self.settle(min(self._core.queued, _SETTLED_AT_FLUSH))
+        self.settle(_SETTLED_AT_FLUSH)
 
     def _settle_head(self, profile: int, line: bytes, sender: Sender, now: float) -> None:
         """Finds out what a waiting head is; its values go where they belong, or are refused, all of them."""

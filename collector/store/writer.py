@@ -122,14 +122,12 @@ class Writer:
         slot = self.keys.slot(window.start)
         ms, minute = window.start * 1000, window.start // SET_SECONDS
         seen = int(max(now, window.start))
-        recall, shards, refresh = self._known.recent.get, self._shards, self._refresh
+        recall, refresh = self._known.recent.get, self._refresh
         keys = self.keys
         for point in points:
             known = recall(point.series.key) or self._recall(point.series)
             field = point.series.key.encode()
-            encoder = shards[known.shard].building
-            if encoder is None or encoder.points >= BATCH_POINTS or encoder.size >= BATCH_BYTES:
-                encoder = self._next_encoder(known.shard)
+            encoder = self._encoder(known.shard)
             base = keys.chunks(field, known.shard)
             ttl = 0 if chunk == known.chunk else self._time_to_live(known, chunk)
             match point:
@@ -166,16 +164,16 @@ class Writer:
         """Adds events and checks; those without a time get the window's start."""
         for entry in entries:
             name = b"events" if isinstance(entry, Event) else b"checks"
-            encoder = self._shards[0].building
-            if encoder is None or encoder.points >= BATCH_POINTS or encoder.size >= BATCH_BYTES:
-                encoder = self._next_encoder(0)
-            encoder.entry(self.keys.shard_key(0, name), window.start, entry)
+            self._encoder(0).entry(self.keys.shard_key(0, name), window.start, entry)
             self.points += 1
 
-    def _next_encoder(self, shard: int) -> Encoder:
-        """Closes the batch that is being built, if there is one, and begins the next."""
+    def _encoder(self, shard: int) -> Encoder:
+        """The batch that is being built; one that is full is closed, and the next begun."""
         state = self._shards[shard]
-        if state.building is not None:
+        encoder = state.building
+        if encoder is not None:
+            if encoder.points < BATCH_POINTS and encoder.size < BATCH_BYTES:
+                return encoder
             self._close(shard)
         state.seq += 1
         state.building = Encoder(state.seq, self.collector)

@@ -168,14 +168,21 @@ int cell_count(cell *cell, number value)
  * what is moved to the front each time is little. */
 enum { FOLD_AT = 1024 };
 
+int cell_fold(cell *cell)
+{
+    uint32_t done, folded = cell->as.samples.folded;
+    int whole = sketch_add(&cell->as.samples.sketch, cell->as.samples.values + folded,
+                           cell->as.samples.length - folded, &done);
+    cell->as.samples.folded += done;
+    return whole;
+}
+
+/* Folds, and keeps the newest samples only. */
 static int fold(cell *cell, uint64_t kept)
 {
+    if (!cell_fold(cell)) return 0;
     double *values = cell->as.samples.values;
-    uint32_t done, length = cell->as.samples.length;
-    int whole = sketch_add(&cell->as.samples.sketch, values + cell->as.samples.folded,
-                           length - cell->as.samples.folded, &done);
-    cell->as.samples.folded += done;
-    if (!whole) return 0;
+    uint32_t length = cell->as.samples.length;
     uint32_t stay = length < kept ? length : (uint32_t)kept;
     memmove(values, values + length - stay, stay * sizeof *values);
     cell->as.samples.length = cell->as.samples.folded = stay;

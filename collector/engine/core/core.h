@@ -64,6 +64,9 @@ static inline shape shape_of(uint32_t profile, size_t name_length, size_t tail_l
     return (uint64_t)profile << 32 | (uint64_t)name_length << 16 | tail_length;
 }
 
+static inline size_t shape_name_length(shape shape) { return shape >> 16 & UINT16_MAX; }
+static inline size_t shape_tail_length(shape shape) { return shape & UINT16_MAX; }
+
 typedef struct cell cell;
 
 typedef struct {
@@ -79,8 +82,8 @@ typedef struct {
 enum { HEAD_MOST = UINT16_MAX }; /* bytes of a name or a tail */
 
 static inline uint32_t head_profile(const head *head) { return (uint32_t)(head->shape >> 32); }
-static inline size_t head_name_length(const head *head) { return head->shape >> 16 & HEAD_MOST; }
-static inline size_t head_tail_length(const head *head) { return head->shape & HEAD_MOST; }
+static inline size_t head_name_length(const head *head) { return shape_name_length(head->shape); }
+static inline size_t head_tail_length(const head *head) { return shape_tail_length(head->shape); }
 
 static inline int head_is(const head *head, shape shape, const char *name, size_t name_length, const char *tail,
                           size_t tail_length, uint64_t short_tail)
@@ -292,6 +295,8 @@ cell *core_cell(core *core, uint32_t number, int state, double weight, uint32_t 
 /* Values. 0 without memory, with nothing changed. */
 int cell_count(cell *cell, number value);
 int cell_time(cell *cell, double value, uint64_t kept);
+/* Brings all samples of a timer into its sketch. */
+int cell_fold(cell *cell);
 void cell_set_gauge(cell *cell, number value, int64_t at, uint64_t ticket);
 void cell_move_gauge(cell *cell, number by, int64_t at);
 /* May spill; so `cell` must belong to a series. */

@@ -28,14 +28,7 @@ static inline double move_real(const cell *cell) { return cell->as.gauge.move.re
 static inline const double *samples_values(const cell *cell) { return cell->as.samples.values; }
 static inline uint32_t samples_length(const cell *cell) { return cell->as.samples.length; }
 /* The sketch of all samples of a cell that nobody adds to any more; NULL without memory. */
-static inline const sketch *samples_fold(cell *cell)
-{
-    uint32_t done, folded = cell->as.samples.folded;
-    int whole = sketch_add(&cell->as.samples.sketch, cell->as.samples.values + folded,
-                           cell->as.samples.length - folded, &done);
-    cell->as.samples.folded += done;
-    return whole ? cell->as.samples.sketch : NULL;
-}
+static inline const sketch *samples_fold(cell *cell) { return cell_fold(cell) ? cell->as.samples.sketch : NULL; }
 
 static inline const members *set_members(const cell *cell) { return &cell->as.members; }
 

@@ -282,7 +282,7 @@ static enum stop add_values(core *core, head *head, cell *waiting, record *line,
 static inline enum stop take_line(core *core, feeder *feeder, record *line)
 {
     if (line->what != DONE) return (enum stop)line->what;
-    size_t name_length = line->shape >> 16 & HEAD_MOST, tail_length = line->shape & HEAD_MOST;
+    size_t name_length = shape_name_length(line->shape), tail_length = shape_tail_length(line->shape);
     head *head = line->head;
     if (!head || !head_is(head, line->shape, line->line, name_length, line->tail, tail_length, line->short_tail)) {
         line->cell = NULL;

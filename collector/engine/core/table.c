@@ -92,7 +92,7 @@ int core_add_profile(core *core, uint32_t number, profile given)
 head *core_find_head(core *core, uint32_t profile, const char *name, size_t name_length, const char *tail,
                      size_t tail_length, uint64_t *hash)
 {
-    uint64_t short_tail = tail_length <= 8 ? hash_short(tail, tail_length) : 0;
+    uint64_t short_tail = hash_tail(tail, tail_length);
     shape shape = shape_of(profile, name_length, tail_length);
     *hash = hash_head(core->seed, profile, name, name_length, tail, tail_length, short_tail);
     if (name_length > HEAD_MOST || tail_length > HEAD_MOST) return NULL;
@@ -171,7 +171,7 @@ void core_forget_head(core *core, head *head)
 {
     size_t name_length = head_name_length(head), tail_length = head_tail_length(head);
     const char *tail = head->text + name_length;
-    uint64_t short_tail = tail_length <= 8 ? hash_short(tail, tail_length) : 0;
+    uint64_t short_tail = hash_tail(tail, tail_length);
     uint64_t hash = hash_head(core->seed, head_profile(head), head->text, name_length, tail, tail_length, short_tail);
     remove_head_slot(core, (uint64_t)(core_slot(core, hash, head) - core->heads));
 }
