@@ -81,8 +81,8 @@ async def _ours(writer: Writer, interval: Interval, now: float) -> _Cost:
         cost.encode += time.process_time() - read
         await asyncio.sleep(0)
     await writer.commit()
-    if not await writer.wait_idle(120):
-        raise SystemExit(f"the store did not confirm: {writer.last_error}")
+    if not await writer.sender.wait_idle(120):
+        raise SystemExit(f"the store did not confirm: {writer.sender.last_error}")
     return cost
 
 
@@ -157,7 +157,7 @@ async def _run(name: str, series: int, busy: int) -> None:
         client = connect(url)
         writer = Writer(KeySpace("m", 10), max_bytes=2**30, samples=200, refresh=300)
         gaps: list[float] = []
-        tasks = [asyncio.create_task(writer.run(client)), asyncio.create_task(_watch(gaps))]
+        tasks = [asyncio.create_task(writer.sender.run(client)), asyncio.create_task(_watch(gaps))]
         bench = _Bench(name, url, writer, gaps)
         await bench.flush(f"{series:,} series, new", _mixed, series, beside=True)
         await bench.flush("known", _mixed, series, beside=True)

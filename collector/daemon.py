@@ -135,7 +135,7 @@ class Daemon:
         log.info(event("collector.start", version=__version__, engine=self.engine.name, **note))
         async with contextlib.AsyncExitStack() as stack:
             client = await stack.enter_async_context(self._store())
-            await stack.enter_async_context(self._tasks(self.writer.run(client)))
+            await stack.enter_async_context(self._tasks(self.writer.sender.run(client)))
             await stack.enter_async_context(self._sockets())
             await stack.enter_async_context(self._http(client))
             _tame_garbage_collection()
@@ -277,7 +277,7 @@ class Daemon:
                 await asyncio.sleep(0)
             self.writer.write_entries(interval.window, [*interval.events, *interval.checks])
         await self.writer.commit()
-        await self.writer.wait_idle(self.settings.flush_interval / 2)
+        await self.writer.sender.wait_idle(self.settings.flush_interval / 2)
         self.flushes.add(
             seconds=time.monotonic() - started,
             points=self.writer.points - points,
@@ -320,6 +320,8 @@ class Daemon:
         intervals = self.engine.close(self.clock())
         if intervals:
             await self._write(intervals)
-        if not await self.writer.wait_idle(_STOP_SECONDS):
-            points = self.writer.abandon()
-            log.error(event("collector.lost", points=points, reason="stopped", error=self.writer.last_error))
+        if not await self.writer.sender.wait_idle(_STOP_SECONDS):
+            points = self.writer.outbox.abandon()
+            log.error(
+                event("collector.lost", points=points, reason="stopped", error=self.writer.sender.last_error)
+            )

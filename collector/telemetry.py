@@ -257,25 +257,30 @@ def _store(source: Source) -> Iterator[Metric]:
         "End of the last window that was flushed.",
         [({}, flushes.last_window_end)],
     )
-    yield Metric("collector_store_up", "gauge", "Whether the store answers.", [({}, float(writer.up))])
+    yield Metric("collector_store_up", "gauge", "Whether the store answers.", [({}, float(writer.sender.up))])
     yield Metric(
         "collector_store_batches_total",
         "counter",
         "Batches confirmed: applied, or found to be there already.",
-        [({"result": "applied"}, writer.applied), ({"result": "duplicate"}, writer.duplicates)],
+        [({"result": "applied"}, writer.outbox.applied), ({"result": "duplicate"}, writer.outbox.duplicates)],
     )
     yield Metric(
-        "collector_store_retries_total", "counter", "Times the store was lost.", [({}, writer.retries)]
+        "collector_store_retries_total", "counter", "Times the store was lost.", [({}, writer.sender.retries)]
     )
     yield Metric(
-        "collector_backlog_batches", "gauge", "Batches not confirmed yet.", [({}, writer.pending_batches)]
+        "collector_backlog_batches",
+        "gauge",
+        "Batches not confirmed yet.",
+        [({}, writer.outbox.pending_batches)],
     )
-    yield Metric("collector_backlog_bytes", "gauge", "Bytes not confirmed yet.", [({}, writer.pending_bytes)])
+    yield Metric(
+        "collector_backlog_bytes", "gauge", "Bytes not confirmed yet.", [({}, writer.outbox.pending_bytes)]
+    )
     yield Metric(
         "collector_lost_total",
         "counter",
         "Points, operations or batches that never reached the store. DATA LOSS",
-        [({"reason": reason}, writer.lost[reason]) for reason in LOSSES],
+        [({"reason": reason}, writer.outbox.lost[reason]) for reason in LOSSES],
     )
 
 

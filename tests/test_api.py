@@ -668,10 +668,10 @@ def test_ready_follows_the_store_and_the_stop_and_says_why_not() -> None:
         assert (await server.ask("/-/healthy")).status == 200
         answer = await server.ask("/-/ready")
         assert (answer.status, answer.text) == (503, "the store was not reached yet: not tried yet\n")
-        parts.writer.last_error = "Connection\nrefused"
+        parts.writer.sender.last_error = "Connection\nrefused"
         answer = await server.ask("/-/ready")
         assert (answer.status, answer.text) == (503, "the store was not reached yet: Connection refused\n")
-        parts.writer.ever_up = True
+        parts.writer.sender.ever_up = True
         answer = await server.ask("/-/ready")
         assert (answer.status, answer.text) == (200, "ready\n")
         parts.stopping = True
@@ -706,7 +706,7 @@ def test_status_tells_what_runs_and_how_it_fares() -> None:
         parts.listeners.append(listener)
         parts.engine.ingest(0, b"bad\ngood:1|c", ("127.0.0.1", 5), time.time())
         parts.flushes.add(seconds=0.5, points=3, window_end=int(NOW))
-        parts.writer.pending_batches = 2
+        parts.writer.outbox.pending_batches = 2
         data = (await server.ask("/api/v1/status")).data
         await listener.close()
         assert data["engine"] == server.parts.engine.name

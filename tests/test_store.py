@@ -72,14 +72,14 @@ class Store:
     async def write(self, *points: Point, window: Window = WINDOW) -> None:
         self.writer.write(window, points, NOW)
         await self.writer.commit()
-        assert await self.writer.wait_idle(10), self.writer.last_error
+        assert await self.writer.sender.wait_idle(10), self.writer.sender.last_error
 
 
 @asynccontextmanager
 async def opened(path: str, prefix: str, user: str = "", **options: Any) -> AsyncIterator[Store]:
     client = connect(f"unix://{user}{path}")
     store = Store(client, prefix, **options)
-    task = asyncio.create_task(store.writer.run(client))
+    task = asyncio.create_task(store.writer.sender.run(client))
     try:
         yield store
     finally:
@@ -282,7 +282,7 @@ def test_events_and_checks_are_kept_newest_first(path: str) -> None:
         ]
         store.writer.write_entries(WINDOW, entries)
         await store.writer.commit()
-        assert await store.writer.wait_idle(10)
+        assert await store.writer.sender.wait_idle(10)
         second, first = await store.reader.events(5)
         assert (first["title"], first["text"], first["at"]) == ("deploy", "v1\nof api", 5)
         assert (first["alert"], first["tags"]) == ("warning", ["a:b", "c"])
@@ -410,8 +410,8 @@ def test_an_operation_that_fails_costs_only_itself(path: str) -> None:
         key = store.keys.chunked(b"c", HITS, store.keys.chunk(NOW))
         await store.client.set(key, "not a hash")
         await store.write(CounterPoint(HITS, 1), CounterPoint(neighbour, 2))
-        assert store.writer.operation_errors == 1
-        assert store.writer.lost["store_refused"] == 1
+        assert store.writer.outbox.operation_errors == 1
+        assert store.writer.outbox.lost["store_refused"] == 1
         assert await store.reader.totals([neighbour]) == [2]
 
     on(path, "wrongtype", test)
@@ -425,20 +425,20 @@ def test_batches_of_an_absent_store_are_kept_and_then_written_once(tmp_path: Pat
         directory.mkdir()
         client = connect(f"unix://{directory}/server.sock")
         store = Store(client, "m")
-        task = asyncio.create_task(store.writer.run(client))
+        task = asyncio.create_task(store.writer.sender.run(client))
         for _ in range(5):
             store.writer.write(WINDOW, [CounterPoint(HITS, 1)], NOW)
             await store.writer.commit()
-        assert not await store.writer.wait_idle(0.3)
-        assert not store.writer.up
-        assert "server.sock" in store.writer.last_error
-        assert store.writer.pending_batches == 5
+        assert not await store.writer.sender.wait_idle(0.3)
+        assert not store.writer.sender.up
+        assert "server.sock" in store.writer.sender.last_error
+        assert store.writer.outbox.pending_batches == 5
         with pytest.raises(StoreError):
             await store.reader.totals([HITS])
         with server(directory):
-            assert await store.writer.wait_idle(20)
+            assert await store.writer.sender.wait_idle(20)
             assert await store.reader.totals([HITS]) == [5]
-            assert (store.writer.pending_batches, store.writer.pending_bytes) == (0, 0)
+            assert (store.writer.outbox.pending_batches, store.writer.outbox.pending_bytes) == (0, 0)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await client.aclose()
@@ -454,17 +454,17 @@ def test_a_full_backlog_drops_the_oldest_and_counts_them(tmp_path: Path) -> None
         directory.mkdir()
         client = connect(f"unix://{directory}/server.sock")
         store = Store(client, "m", max_bytes=4000)
-        task = asyncio.create_task(store.writer.run(client))
+        task = asyncio.create_task(store.writer.sender.run(client))
         for n in range(100):
             store.writer.write(WINDOW, [CounterPoint(HITS, 1)], NOW)
             await store.writer.commit()
-            assert store.writer.pending_bytes <= 4000, n
-        lost = store.writer.lost["backlog_full"]
+            assert store.writer.outbox.pending_bytes <= 4000, n
+        lost = store.writer.outbox.lost["backlog_full"]
         assert 0 < lost < 100
         with server(directory):
-            assert await store.writer.wait_idle(20)
+            assert await store.writer.sender.wait_idle(20)
             assert await store.reader.totals([HITS]) == [100 - lost]
-            assert store.writer.lost == {"backlog_full": lost}
+            assert store.writer.outbox.lost == {"backlog_full": lost}
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await client.aclose()
@@ -479,12 +479,12 @@ def test_a_server_that_lost_its_memory_is_given_what_is_still_held(tmp_path: Pat
         with server(tmp_path):
             client = connect(f"unix://{tmp_path}/server.sock")
             store = Store(client, "m")
-            task = asyncio.create_task(store.writer.run(client))
+            task = asyncio.create_task(store.writer.sender.run(client))
             await store.write(CounterPoint(HITS, 3))
         with server(tmp_path):  # nothing was saved: the server starts empty
             await store.write(CounterPoint(HITS, 4))
             assert await store.reader.totals([HITS]) == [7]
-            assert not store.writer.lost
+            assert not store.writer.outbox.lost
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await client.aclose()
@@ -522,9 +522,9 @@ def test_a_store_of_another_version_is_refused_by_name(path: str) -> None:
         await store.client.hset("schema:meta", mapping={"schema": "99"})
         store.writer.write(WINDOW, [CounterPoint(HITS, 1)], NOW)
         await store.writer.commit()
-        assert not await store.writer.wait_idle(0.5)
-        assert "schema 99" in store.writer.last_error
-        assert "redis.prefix" in store.writer.last_error
+        assert not await store.writer.sender.wait_idle(0.5)
+        assert "schema 99" in store.writer.sender.last_error
+        assert "redis.prefix" in store.writer.sender.last_error
 
     async def run() -> None:
         client = connect(f"unix://{path}")
@@ -551,13 +551,13 @@ def test_wrong_rights_are_told_with_their_remedy(
     async def run(path: str) -> None:
         client = connect(f"unix://{user}:{password}@{path}")
         store = Store(client, "m")
-        task = asyncio.create_task(store.writer.run(client))
+        task = asyncio.create_task(store.writer.sender.run(client))
         store.writer.write(WINDOW, [CounterPoint(HITS, 1)], NOW)
         await store.writer.commit()
-        assert not await store.writer.wait_idle(0.5)
-        assert remedy in store.writer.last_error
-        assert store.writer.pending_batches == 1
-        assert not store.writer.lost
+        assert not await store.writer.sender.wait_idle(0.5)
+        assert remedy in store.writer.sender.last_error
+        assert store.writer.outbox.pending_batches == 1
+        assert not store.writer.outbox.lost
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await client.aclose()
@@ -576,7 +576,7 @@ def test_user_password_and_database_of_the_address_are_used(tmp_path: Path) -> N
     async def run(port: int) -> None:
         client = connect(f"redis://app:secret@127.0.0.1:{port}/3")
         store = Store(client, "m")
-        task = asyncio.create_task(store.writer.run(client))
+        task = asyncio.create_task(store.writer.sender.run(client))
         await store.write(CounterPoint(HITS, 1))
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -230,8 +230,8 @@ def test_flushes_and_losses_are_shown() -> None:
     parts.flushes.add(seconds=0.25, points=1, window_end=1_700_000_020)
     parts.flushes.lag(0.2)
     parts.flushes.lag(0.01)
-    parts.writer.lost["backlog_full"] += 7
-    parts.writer.duplicates += 2
+    parts.writer.outbox.lost["backlog_full"] += 7
+    parts.writer.outbox.duplicates += 2
     page = render(parts)
     assert read(page)["collector_flush_seconds"].samples == {("_sum", ()): 0.75, ("_count", ()): 2}
     assert value(page, "collector_last_flush_seconds") == 0.25

@@ -159,8 +159,8 @@ class Api:
         writer = self._source.writer
         if self._source.stopping:
             return web.Response(text="stopping\n", status=503)
-        if not writer.ever_up:
-            why = " ".join(writer.last_error.split()) or "not tried yet"
+        if not writer.sender.ever_up:
+            why = " ".join(writer.sender.last_error.split()) or "not tried yet"
             return web.Response(text=f"the store was not reached yet: {why}\n", status=503)
         return web.Response(text="ready\n")
 
@@ -174,12 +174,12 @@ class Api:
         source, writer = self._source, self._source.writer
         store = {
             "url": source.store_url,
-            "up": writer.up,
-            "last_error": writer.last_error,
+            "up": writer.sender.up,
+            "last_error": writer.sender.last_error,
             "embedded_pid": source.embedded.pid if source.embedded else None,
-            "pending_batches": writer.pending_batches,
-            "pending_bytes": writer.pending_bytes,
-            "lost": dict(writer.lost),
+            "pending_batches": writer.outbox.pending_batches,
+            "pending_bytes": writer.outbox.pending_bytes,
+            "lost": dict(writer.outbox.lost),
         }
         return _data(
             {

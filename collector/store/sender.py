@@ -1,0 +1,152 @@
+"""Sends pending batches until the server has confirmed them, each exactly once.
+
+Before anything is sent on a new connection, the server is asked for the number of the last batch that it
+has of ours, shard by shard, and the outbox is aligned with it. Whatever goes wrong after that ends the
+session; the next one begins with the same question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from collector.errors import StoreError
+from collector.logfmt import event
+from collector.store.client import TIMEOUT, check_schema, explain
+from collector.store.encode import SCRIPT, Batch
+from collector.store.keys import KeySpace
+from collector.store.outbox import Outbox, Shard
+
+log = logging.getLogger(__name__)
+
+_IN_FLIGHT: Final = 512 * 1024  # bytes sent ahead of their replies
+_PING_SECONDS: Final = 5.0  # how long an idle connection is believed
+_FIRST_PAUSE: Final = 0.1  # seconds before the second try
+_LONGEST_PAUSE: Final = 5.0
+
+
+class Sender:
+    """Carries an outbox to the store; `run` is its task."""
+
+    def __init__(self, keys: KeySpace, collector: bytes, outbox: Outbox) -> None:
+        """`collector` is the name that the store knows this collector by."""
+        self._keys = keys
+        self._collector = collector
+        self._outbox = outbox
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.up = False
+        self.ever_up = False
+        self.last_error = ""
+        self.retries = 0
+
+    def wake(self) -> None:
+        """Says that the outbox has more."""
+        if self._outbox.pending_batches:
+            self._idle.clear()
+            self._wake.set()
+
+    async def wait_idle(self, seconds: float) -> bool:
+        """Waits until all is confirmed; False when that takes longer."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def run(self, client: Redis) -> None:
+        """Sends what is pending, for ever; comes back from every failure of the store."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                await self._session(client)
+            except (TimeoutError, StoreError, RedisError, OSError) as error:
+                if self.up:
+                    pause = _FIRST_PAUSE
+                self._down(error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _down(self, error: BaseException) -> None:
+        text = explain(error)
+        if self.up or text != self.last_error:
+            held = {"batches": self._outbox.pending_batches, "bytes": self._outbox.pending_bytes}
+            log.warning(event("store.away", error=text, **held))
+        self.up = False
+        self.last_error = text
+        self.retries += 1
+        self._outbox.bound()
+
+    async def _session(self, client: Redis) -> None:
+        """One connection: settles what the server has, then sends until it fails."""
+        await check_schema(client, self._keys)
+        pool = client.connection_pool
+        connection: Any = await pool.get_connection()  # type: ignore[no-untyped-call]
+        shards = self._outbox.shards
+        try:
+            await self._ask(connection, [(b"SCRIPT", b"LOAD", SCRIPT)])
+            sequences = [self._keys.sequence(shard.number, self._collector) for shard in shards]
+            replies = await self._ask(connection, [(b"GET", key) for key in sequences])
+            for shard, reply in zip(shards, replies, strict=True):
+                self._outbox.align(shard, -1 if reply is None else int(reply))
+            if not self.up:
+                log.info(event("store.up", pending=self._outbox.pending_batches))
+            self.up = self.ever_up = True
+            self.last_error = ""
+            while True:
+                self._wake.clear()
+                await self._send_all(connection)
+                self._outbox.all_sent()
+                if not self._outbox.pending_batches:
+                    self._idle.set()
+                await self._wait_or_ping(connection)
+        finally:
+            for shard in shards:
+                shard.flying = 0
+            await connection.disconnect(nowait=True)
+            await pool.release(connection)
+
+    async def _wait_or_ping(self, connection: Any) -> None:
+        """Waits for the next commit; meanwhile asks now and then whether the server is still there."""
+        try:
+            async with asyncio.timeout(_PING_SECONDS):
+                await self._wake.wait()
+        except TimeoutError:
+            await self._ask(connection, [(b"PING",)])
+
+    async def _ask(self, connection: Any, commands: list[tuple[bytes, ...]]) -> list[Any]:
+        packed = connection.pack_commands(commands)
+        await connection.send_packed_command(packed, check_health=False)
+        return [await connection.read_response(disable_decoding=True, timeout=TIMEOUT) for _ in commands]
+
+    async def _send_all(self, connection: Any) -> None:
+        """Sends all pending batches, a bounded number of bytes ahead of the replies."""
+        flying: deque[tuple[Shard, Batch]] = deque()
+        ahead = 0
+        for shard in self._outbox.shards:
+            while (following := shard.next_to_send()) is not None:
+                batch, prev = following
+                await connection.send_packed_command(batch.command(prev), check_health=False)
+                flying.append((shard, batch))
+                ahead += batch.size
+                while ahead > _IN_FLIGHT:
+                    ahead -= flying[0][1].size
+                    await self._settle(connection, *flying.popleft())
+        while flying:
+            await self._settle(connection, *flying.popleft())
+
+    async def _settle(self, connection: Any, shard: Shard, batch: Batch) -> None:
+        """Reads the reply to a batch; raises, and so starts a new session, unless it was confirmed."""
+        reply = await connection.read_response(disable_decoding=True, timeout=TIMEOUT)
+        outcome, number, *errors = reply
+        if outcome < 0:
+            raise StoreError(f"the server has batch {number}, not the one before {batch.seq}")
+        assert shard.pending[0] is batch
+        self._outbox.settle(shard, applied=outcome > 0, errors=errors)
