@@ -8,18 +8,19 @@ import engines
 import pytest
 from harness import DaemonProcess, running
 
-from collector.engine import ENGINES, WITHOUT_CORE
-
 
 @pytest.fixture(scope="module", params=["python", "native"])
 def each_engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """The name of an engine, which `engines.make_engine` makes meanwhile; every one in its turn."""
-    name: str = request.param
-    if name not in ENGINES:
-        pytest.skip(f"no compiled core: {WITHOUT_CORE}")
-    before, engines.current[0] = engines.current[0], name
-    yield name
-    engines.current[0] = before
+    with engines.chosen(request.param):
+        yield request.param
+
+
+@pytest.fixture(scope="module", params=["python", "native", "baseline"])
+def each_core(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The same, with the compiled core both as this processor allows and as every processor does."""
+    with engines.chosen(request.param):
+        yield request.param
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from collector.engine import Limits, PureEngine
 from collector.model import INT64_MAX, CounterPoint, GaugePoint, SetPoint, TimerPoint
 from collector.statsd.lines import Profile
 
-pytestmark = pytest.mark.usefixtures("each_engine")
+pytestmark = pytest.mark.usefixtures("each_core")
 
 START = 1_000_000_000.0  # the edge of a window of ten seconds
 

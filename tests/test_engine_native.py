@@ -12,8 +12,10 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
+import engines
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +26,18 @@ from collector.sketch import BOUNDS, Sketch
 from collector.statsd.lines import Profile
 from collector.statsd.names import Dialect
 
-pytestmark = pytest.mark.skipif("native" not in ENGINES, reason=f"no compiled core: {WITHOUT_CORE}")
+pytestmark = [
+    pytest.mark.skipif("native" not in ENGINES, reason=f"no compiled core: {WITHOUT_CORE}"),
+    pytest.mark.usefixtures("each_way"),
+]
+
+
+@pytest.fixture(scope="module", params=["native", "baseline"])
+def each_way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The core as this processor allows, and as every one does."""
+    with engines.chosen(request.param):
+        yield
+
 
 NOW = 1_656_581_405.0
 PROFILES = [
@@ -407,6 +420,61 @@ def test_a_flood_of_names_is_refused_and_known_series_go_on() -> None:
     assert found.pop("cknown").value == 151
     assert sum(point.value for point in found.values()) + fed.engine.rejected["overload"] == 150_000
     assert fed.lines == 150_151
+
+
+GOOD = [b"a:1|c"] * 63  # with one more a full batch
+
+
+@pytest.mark.parametrize(
+    ("datagrams", "known"),
+    [
+        ([b"bad", *GOOD, *GOOD, b"bad", b"bad"], [True, True, True]),
+        ([b"good:1|c", *GOOD, *GOOD, b"bad", *GOOD, b"bad"], [False, True]),
+        ([b"good:1|c", *GOOD, *GOOD, b"new:1|c", *GOOD, b"bad", b"bad"], [False, True]),
+    ],
+)
+def test_senders_are_asked_for_unless_all_goes_well_under_full_load(
+    datagrams: list[bytes], known: list[bool]
+) -> None:
+    """A refused line has no sender only where full batches without any refused line came before it."""
+    fed = Fed()
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
+    receiver.bind(("127.0.0.1", 0))
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sender.connect(receiver.getsockname())
+    for data in datagrams:
+        sender.send(data)
+    reader = fed.engine.reader(receiver.fileno(), -1, 0, 2**20)
+    assert reader is not None
+    while reader.counts()[0] < len(datagrams):
+        time.sleep(0.001)
+    fed.settle()
+    reader.close()
+    address = "127.0.0.1:{1}".format(*sender.getsockname())
+    assert [one.sender for one in fed.engine.refused] == [address if asked else "unknown" for asked in known]
+    fed.close()
+    sender.close()
+    receiver.close()
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 80), st.integers(0, 40), st.sampled_from([b"1", b"22", b"1.5", b"123456789012"])
+        ),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_names_and_tags_of_every_length_are_told_apart(lines: list[tuple[int, int, bytes]]) -> None:
+    """Text is split, hashed and compared in blocks; wherever their edges fall, nothing changes."""
+    data = b"\n".join(
+        bytes(97 + n % 7 for n in range(name)) + b":" + value + b"|c|#" + b"t" * (1 + tags)
+        for name, tags, value in lines
+    )
+    compared([(data, 0, NOW), (data, 0, NOW)], Limits(line=8192))
 
 
 def test_datagrams_are_received_while_python_holds_the_gil() -> None:

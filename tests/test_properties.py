@@ -23,7 +23,7 @@ from collector.statsd.numbers import parse_number
 from collector.statsd.refusal import REASONS, Refusal
 from collector.units import format_duration, parse_duration
 
-pytestmark = pytest.mark.usefixtures("each_engine")
+pytestmark = pytest.mark.usefixtures("each_core")
 
 LIMITED = settings(max_examples=300, deadline=None)
 NOW = 1_656_581_405.0

@@ -25,6 +25,9 @@ MOST_ODDITIES: Final[int]
 FULL: Final[int]
 METRIC_FULL: Final[int]
 
+# Makes a Core keep to what every processor of this architecture has; for tests.
+baseline: bool
+
 class Core:
     def __init__(
         self,

@@ -31,6 +31,9 @@ MOST_REASONS, MOST_ODDITIES = REASONS, ODDITIES
 # Instead of the number of a series.
 FULL, METRIC_FULL = -1, -2
 
+# Tests set it before they make a Core, so that it keeps to what every processor of this architecture has.
+baseline = False
+
 cdef size_t HELD = 16384  # bytes that are worth letting other threads run meanwhile
 
 
@@ -56,6 +59,7 @@ cdef class Core:
         given.samples = samples
         given.waiting = waiting
         given.queue_bytes = queue_bytes
+        given.baseline = baseline
         self.kept = samples
         sketch_bounds(<const double *><const char *>bounds, <uint32_t>(len(bounds) // sizeof(double)))
         self.core = core_new(seed, &given)
@@ -63,6 +67,11 @@ cdef class Core:
         self.room = <char *>malloc(PIECE_MOST)
         if self.core == NULL or self.feeder == NULL or self.room == NULL:
             raise MemoryError
+
+    @property
+    def wide(self):
+        """Whether it uses AVX2 and AES."""
+        return bool(self.core.wide)
 
     def __dealloc__(self):
         core_free(self.core)

@@ -82,11 +82,13 @@ cdef extern from "core.h" nogil:
         uint8_t signs_move, meters
     ctypedef struct limits_t "limits":
         uint64_t series, series_per_metric, heads, line, set_members, samples, waiting, queue_bytes
+        uint8_t baseline
     ctypedef struct ended_t "ended":
         ended_t *next
         interval *cells
         int64_t start
     ctypedef struct core_t "core":
+        uint8_t wide
         int64_t window_start, window_end
         ended_t *ended
         uint32_t ended_length

@@ -13,6 +13,7 @@ from collector.model import Check, Event, Point, Window
 from collector.statsd.lines import Profile
 
 NOBODY: Final = "local"  # the sender of a unix datagram whose client has no name
+UNKNOWN: Final = "unknown"  # of a datagram that came under full load, see core/reader.c
 Sender = str | tuple[str | int, ...]  # a socket's peer address as the socket gives it
 
 

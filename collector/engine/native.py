@@ -27,7 +27,7 @@ from typing import Any, Final
 from collector.engine import _core
 from collector.engine.accumulators import SetAccumulator
 from collector.engine.heads import HeadTable, Resolved
-from collector.engine.interface import NOBODY, Interval, Limits, Policed, Sender
+from collector.engine.interface import NOBODY, UNKNOWN, Interval, Limits, Policed, Sender
 from collector.engine.interval import PureInterval
 from collector.engine.native_interval import Names, NativeInterval
 from collector.engine.pure import PureEngine
@@ -47,6 +47,7 @@ _SETTLED_AT_FLUSH: Final = 1000  # pieces: some 10 ms; what more waits goes on i
 _AF_UNIX: Final = 1  # Linux
 _AF_INET: Final = 2
 _AF_INET6: Final = 10
+_NOT_ASKED: Final = b"\0\0"
 
 _STATES: Final = {
     Kind.COUNTER: _core.COUNTER,
@@ -424,6 +425,8 @@ class NativeEngine(PureEngine):
 
 def sender_of(address: bytes) -> Sender:
     """The sender out of a Linux `sockaddr`; "local" for a unix socket's client without a name, as most."""
+    if address == _NOT_ASKED:
+        return UNKNOWN
     family = struct.unpack_from("=H", address)[0] if len(address) > 2 else 0
     if family == _AF_UNIX:
         return address[2:].rstrip(b"\0").decode("utf-8", "backslashreplace") or NOBODY

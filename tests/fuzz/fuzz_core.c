@@ -1,6 +1,6 @@
 /* Fuzzes the core alone. An input is
  *
- *     byte 0     limits: how small they are
+ *     byte 0     limits: how small they are; 16: the core keeps to what every processor has
  *     byte 1     every so many-th allocation fails; 0: none does
  *     the rest   datagrams, a 0xfe between them; each begins with a byte that says what is done with it
  *
@@ -51,11 +51,8 @@ static int64_t now, opened; /* milliseconds; when the window began that Python k
 /* The quick reader says what the other one says, or nothing. */
 static void check_plain_number(const char *text, size_t length)
 {
-    uint64_t word = 0;
     number quick, found;
-    if (!length || length > PLAIN_MOST) return;
-    memcpy((char *)&word + PLAIN_MOST - length, text, length);
-    if (!number_plain(word, length, &quick)) return;
+    if (!length || !number_plain(text, text + length, &quick)) return;
     CHECK(number_scan(text, length, &found) && found.is_integer == quick.is_integer);
     CHECK(found.as.integer == quick.as.integer); /* for doubles: their bits */
 }
@@ -161,7 +158,8 @@ static void add_values(core *core, const record *line)
 
 static void feed(core *core, uint32_t profile, const char *bytes, size_t length)
 {
-    for (size_t at = 0; at < length && at < 100; at++) check_plain_number(bytes + at, length - at < 8 ? length - at : 8);
+    for (size_t at = 0; at < length && at < 100; at++)
+        for (size_t size = 1; size <= 20 && size <= length - at; size += 1 + size / 9 * 10) check_plain_number(bytes + at, size);
     static feeder feeder;
     int tried = 0;
     datagram one = {bytes, length, "", 0};
@@ -189,7 +187,7 @@ static void feed(core *core, uint32_t profile, const char *bytes, size_t length)
 /* Reads all that waits. */
 static void read_queue(core *core)
 {
-    static char bytes[PIECE_MOST], sender[SENDER_MOST];
+    static char room[LEAD + PIECE_MOST], sender[SENDER_MOST], *const bytes = room + LEAD;
     piece found;
     while (core_take_piece(core, &found, sender, bytes)) {
         CHECK(found.length <= PIECE_MOST && found.sender_length <= SENDER_MOST);
@@ -264,7 +262,7 @@ static void check_tables(core *core)
 {
     uint64_t hash, heads = 0;
     for (uint64_t n = 0; n <= core->heads_mask; n++) {
-        uint32_t place = core->heads[n].head;
+        uint32_t place = core->heads[n / SLOTS].head[n % SLOTS];
         const head *one = place ? head_at(core, place) : NULL;
         if (!one) continue;
         heads++;
@@ -309,14 +307,14 @@ static void receive(core *core, const policy *policy, senders **senders, int wha
 static void take_datagram(core *core, const policy *policy, senders **senders, int what, const char *data,
                           size_t length)
 {
-    char *bytes = malloc(length + 1); /* of its own, so that a look beyond it is seen */
-    memcpy(bytes, data, length);
+    char *room = malloc(LEAD + length), *bytes = room + LEAD; /* of its own, so that a look beyond it is seen */
+    if (length) memcpy(bytes, data, length);
     if (what & LATER) go_on(core, what >> 6 == 3 ? MOST_ENDED + 4 : 1);
     if (what & QUEUED)
         receive(core, policy, senders, what, bytes, length);
     else
         feed(core, what & SECOND_PROFILE ? 1 : 0, bytes, length);
-    free(bytes);
+    free(room);
     if (what & READ) read_queue(core);
     if (what & FLUSH) flush(core);
 }
@@ -330,7 +328,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     if (size < 2) return 0;
     const limits small = {1 + data[0] % 16,       1 + data[0] % 8, 1 + data[0] % 32, 200, 1 + data[0] % 4,
-                          1 + data[0] % 8 * 100u, data[0] % 8,     64 + data[0] * 16u};
+                          1 + data[0] % 8 * 100u, data[0] % 8,     64 + data[0] * 16u, data[0] / 16 % 2};
     const network heard = {.bytes = {127, 0, 0, 0}, .bits = 31, .family = 4}; /* two of the four */
     const policy policy = {&heard, data[0] % 2, &heard, 1, 5};
     fail_every = 0;

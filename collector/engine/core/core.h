@@ -43,6 +43,7 @@
 #include "number.h"
 #include "sketch.h"
 #include "sums.h"
+#include "text.h"
 
 #define NONE UINT32_MAX
 
@@ -85,19 +86,34 @@ static inline uint32_t head_profile(const head *head) { return (uint32_t)(head->
 static inline size_t head_name_length(const head *head) { return shape_name_length(head->shape); }
 static inline size_t head_tail_length(const head *head) { return shape_tail_length(head->shape); }
 
-static inline int head_is(const head *head, shape shape, const char *name, size_t name_length, const char *tail,
-                          size_t tail_length, uint64_t short_tail)
-{
-    if (head->shape != shape || !same_bytes(head->text, name, name_length)) return 0;
-    const char *own = head->text + name_length;
-    return tail_length <= 8 ? hash_short(own, tail_length) == short_tail : same_bytes(own, tail, tail_length);
-}
-
+/* Slots of the table of heads: four fill a line of the cache, and one look compares their hashes. A head lies in the
+ * bucket that its hash leads to or, where all before are full, in the next one that is not. */
+enum { SLOTS = 4 };
 typedef struct {
-    uint32_t hash; /* half of it, for the rest there is the text */
-    uint32_t head; /* its place in the arena */
-    uint32_t epoch, cell;
-} head_slot;
+    uint32_t hash[SLOTS]; /* half of it, for the rest there is the text */
+    uint32_t head[SLOTS]; /* its place in the arena, NOWHERE: a free slot */
+    uint32_t epoch[SLOTS], cell[SLOTS];
+} bucket;
+_Static_assert(sizeof(bucket) == LINE, "a bucket is one line of the cache");
+
+/* The slots of a bucket with that half of a hash, a bit for each; and those that are free. */
+static inline uint32_t bucket_with(const bucket *bucket, uint32_t half, uint32_t *empty)
+{
+#if defined(__SSE2__)
+    __m128i hashes = _mm_load_si128((const __m128i *)(const void *)bucket->hash);
+    __m128i heads = _mm_load_si128((const __m128i *)(const void *)bucket->head);
+    uint32_t same = (uint32_t)_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(hashes, _mm_set1_epi32((int)half))));
+    *empty = (uint32_t)_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(heads, _mm_setzero_si128())));
+#else
+    uint32_t same = 0;
+    *empty = 0;
+    for (int n = 0; n < SLOTS; n++) {
+        same |= (uint32_t)(bucket->hash[n] == half) << n;
+        *empty |= (uint32_t)!bucket->head[n] << n;
+    }
+#endif
+    return same & ~*empty;
+}
 
 typedef struct {
     uint32_t epoch; /* of the interval that `cell` belongs to */
@@ -198,6 +214,7 @@ typedef struct {
     uint64_t series, series_per_metric, heads, line, set_members, samples;
     uint64_t waiting;     /* heads that may wait for Python at one time */
     uint64_t queue_bytes; /* of the ring */
+    uint8_t baseline;     /* keep to what every processor of this architecture has */
 } limits;
 
 enum { REASONS = 64, ODDITIES = 256 };
@@ -206,9 +223,11 @@ typedef struct core {
     pthread_mutex_t mutex;
     uint64_t seed;
     limits limits;
+    size_t longest; /* line that a head is looked for in */
+    uint8_t wide;   /* how heads are hashed and compared, see text.h */
 
-    head_slot *heads;
-    uint64_t heads_mask, heads_used;
+    bucket *heads;
+    uint64_t heads_mask, heads_used; /* slots */
     arena head_texts;
     series_slot *series_slots;
     uint64_t series_mask, series_used;
@@ -259,6 +278,7 @@ int core_add_profile(core *core, uint32_t number, profile profile); /* 0 without
 #define TOO_MANY_SERIES (NONE - 2)
 #define TOO_MANY_OF_METRIC (NONE - 3)
 
+/* Sixteen bytes before the name and the tail may be read, as in front of Python's. */
 head *core_find_head(core *core, uint32_t profile, const char *name, size_t name_length, const char *tail,
                      size_t tail_length, uint64_t *hash);
 /* NULL if there is no memory, or no room: then *full is set. `hash` is as core_find_head gave it. */
@@ -266,7 +286,11 @@ head *core_add_head(core *core, uint64_t hash, uint32_t profile, const char *nam
                     const char *tail, size_t tail_length, int *full);
 void core_forget_head(core *core, head *head);
 /* The slot of a head; slots move when one is added or forgotten. */
-head_slot *core_slot(core *core, uint64_t hash, const head *head);
+uint64_t core_slot(const core *core, uint64_t hash, const head *head);
+static inline bucket *bucket_at(const core *core, uint64_t slot)
+{
+    return &core->heads[(slot & core->heads_mask) / SLOTS];
+}
 static inline head *head_at(const core *core, uint32_t place) { return arena_at(&core->head_texts, place); }
 /* Marks a head and its series as used. */
 void core_touch(core *core, head *head);
@@ -326,7 +350,7 @@ uint32_t core_settle(core *core, head *head, int state, uint32_t series, double 
 /* -- lines (feed.c) ---------------------------------------------------------------------------------------- */
 
 typedef struct {
-    const char *bytes;
+    const char *bytes; /* LEAD bytes before them may be read */
     size_t length;
     const void *sender; /* sockaddr */
     size_t sender_length;
@@ -335,7 +359,7 @@ typedef struct {
 typedef struct {
     const datagram *from;
     const char *line, *value, *tail, *end; /* the name is line[0..value - 1) */
-    uint64_t hash, short_tail;
+    uint64_t hash;
     shape shape;
     head *head;
     cell *cell; /* NULL: none yet in this interval, or the head has to be asked */
@@ -353,7 +377,7 @@ typedef struct {
     const char *at, *end;
     uint32_t profile, epoch; /* epoch: of the cells in `ahead` */
     int64_t now; /* milliseconds */
-    uint64_t lines;
+    uint64_t lines, doubtful; /* doubtful: those that Python may refuse, new heads apart */
     uint32_t next, length; /* of `ahead` */
     record ahead[AHEAD];
 } feeder;

@@ -12,137 +12,35 @@
 
 #include "core.h"
 
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
-
-/* -- looking for bytes ------------------------------------------------------------------------------------ */
-
-/* The first of up to three bytes in [at, end), or end. Sixteen bytes at a time where they are all inside. */
 static inline const char *find(const char *at, const char *end, char a, char b, char c)
 {
-#if defined(__SSE2__)
-    const __m128i as = _mm_set1_epi8(a), bs = _mm_set1_epi8(b), cs = _mm_set1_epi8(c);
-    if (end - at >= 16) {
-        const char *last = end - 16;
-        do {
-            __m128i text = _mm_loadu_si128((const __m128i *)(const void *)at);
-            __m128i hit = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(text, as), _mm_cmpeq_epi8(text, bs)),
-                                       _mm_cmpeq_epi8(text, cs));
-            unsigned mask = (unsigned)_mm_movemask_epi8(hit);
-            if (mask) return at + __builtin_ctz(mask);
-        } while ((at += 16) <= last);
-    }
-#endif
-    while (at < end && *at != a && *at != b && *at != c) at++;
-    return at;
+    return find_plain(at, end, a, b, c);
 }
 
-static inline const char *find_end(const char *at, const char *end) { return find(at, end, '\n', '\n', '\n'); }
+/* -- reading ahead: what is rare (the rest is in hot.h) ---------------------------------------------------- */
 
-/* -- reading ahead ---------------------------------------------------------------------------------------- */
-
-/* The last eight bytes before `end`, as if those before `start` were unknown. */
-static inline uint64_t word_before(const char *start, const char *end)
+/* A line without a head that could be looked for; where the next one starts. */
+static const char *whole_line(const core *core, record *to, const char *at, const char *end)
 {
-    if (end - start >= 8) return hash_load8(end - 8);
-    uint64_t word = 0;
-    for (const char *at = start; at < end; at++) word = word >> 8 | (uint64_t)(unsigned char)*at << 56;
-    return word;
+    int what = (uint64_t)(end - at) > core->limits.line ? TOO_LONG : WHOLE;
+    *to = (record){.from = to->from, .line = at, .end = end, .what = (uint8_t)what};
+    return end + 1;
 }
 
-/* Finds the bar behind the value that begins at `at`, and reads the value if it is a plain number. */
-static inline const char *read_value(record *to, const char *at, const char *end)
+/* Bytes of an empty line, with its end; 0 if it is none. */
+static size_t empty_line(const char *at, const char *end)
 {
-    const char *from = at;
-    uint64_t integer = 0;
-    unsigned digit;
-    while (at < end && (digit = (unsigned)(unsigned char)*at - '0') <= 9) {
-        integer = integer * 10 + digit;
-        at++;
-    }
-    to->value = from;
-    to->is_plain = 0;
-    if (at < end && *at == '|' && at > from && at - from <= 18) { /* 18 digits fit an int64 */
-        to->is_plain = 1;
-        to->number = (number){1, {.integer = (int64_t)integer}};
-        return at;
-    }
-    const char *bar = find(at, end, '|', '\n', '\n');
-    if (at > from && at < end && *at == '.')
-        to->is_plain = (uint8_t)number_plain(word_before(to->line, bar), (size_t)(bar - from), &to->number);
-    return bar;
-}
-
-/* What a head is looked for by. */
-static inline void know_head(const core *core, uint32_t profile, record *to, const char *colon)
-{
-    size_t name_length = (size_t)(colon - to->line), tail_length = (size_t)(to->end - to->tail);
-    to->what = DONE;
-    to->shape = shape_of(profile, name_length, tail_length);
-    to->short_tail = tail_length <= 8 ? word_before(to->line, to->end) >> 8 * (8 - tail_length) : 0;
-    to->hash = hash_head(core->seed, profile, to->line, name_length, to->tail, tail_length, to->short_tail);
-    __builtin_prefetch(&core->heads[to->hash & core->heads_mask]);
-}
-
-/* One line from `at` on; where the next one starts. */
-static inline const char *read_line(const core *core, const feeder *feeder, record *to, const char *at)
-{
-    const char *end = feeder->end;
-    to->from = feeder->datagram;
-    to->line = at;
-    to->what = WHOLE;
-    to->head = NULL;
-    to->cell = NULL;
-    const char *colon = find(at, end, ':', '|', '\n');
-    if (colon < end && *colon == ':') {
-        const char *bar = read_value(to, colon + 1, end);
-        if (bar < end && *bar == '|') {
-            to->tail = bar + 1;
-            to->end = find_end(bar + 1, end);
-            if (to->end > to->tail && to->end - at <= HEAD_MOST) know_head(core, feeder->profile, to, colon);
-        } else {
-            to->end = bar;
-        }
-    } else {
-        to->end = find_end(colon, end);
-    }
-    if ((uint64_t)(to->end - at) > core->limits.line) to->what = TOO_LONG;
-    return to->end + 1;
+    if (*at == '\n') return 1;
+    return *at == '\r' && (at + 1 == end || at[1] == '\n') ? 2 : 0;
 }
 
 static int is_event(const char *at, const char *end) { return end - at >= 3 && !memcmp(at, "_e{", 3); }
 
-static void enter(feeder *feeder, const datagram *datagram)
+/* An event may hold ends of lines: it reaches to the end of the datagram unless feeder_skip says where it ends. */
+static const char *begin_event(record *to, const char *at, const char *end)
 {
-    feeder->datagram = datagram;
-    feeder->at = datagram->bytes;
-    feeder->end = datagram->bytes + datagram->length;
-}
-
-/* Over the ends of datagrams, so that those of one line profit as well. */
-static void read_ahead(const core *core, feeder *feeder)
-{
-    feeder->next = feeder->length = 0;
-    while (feeder->length < AHEAD) {
-        const char *at = feeder->at, *end = feeder->end;
-        if (at >= end) {
-            if (feeder->datagram == feeder->last) return;
-            enter(feeder, feeder->datagram + 1);
-        } else if (*at == '\n') {
-            feeder->at = at + 1;
-        } else if (*at == '\r' && (at + 1 == end || at[1] == '\n')) {
-            feeder->at = at + 2;
-        } else if (*at == '_' && is_event(at, end)) {
-            if (feeder->length) return; /* those before it first */
-            feeder->ahead[feeder->length++] =
-                (record){.from = feeder->datagram, .line = at, .end = end, .what = AT_EVENT};
-            feeder->at = end; /* unless feeder_skip says where it ends */
-            return;
-        } else {
-            feeder->at = read_line(core, feeder, &feeder->ahead[feeder->length++], at);
-        }
-    }
+    *to = (record){.from = to->from, .line = at, .end = end, .what = AT_EVENT};
+    return end;
 }
 
 /* What an address in a cell leads to. */
@@ -160,26 +58,28 @@ static inline void look_behind(const core *core, record *line)
 
 static void look_ahead(const core *core, feeder *feeder)
 {
-    record *ahead = feeder->ahead;
-    feeder->epoch = core->epoch;
-    for (uint32_t n = 0; n < feeder->length; n++) {
-        if (ahead[n].what != DONE) continue;
-        const head_slot *slot;
-        for (uint64_t at = ahead[n].hash;; at++) {
-            slot = &core->heads[at & core->heads_mask];
-            if (!slot->head || slot->hash == (uint32_t)ahead[n].hash) break;
-        }
-        if (!slot->head) continue;
-        ahead[n].head = head_at(core, slot->head);
-        __builtin_prefetch(ahead[n].head);
-        if (ahead[n].end - ahead[n].line > LINE - (ptrdiff_t)offsetof(head, text))
-            __builtin_prefetch((const char *)ahead[n].head + LINE);
-        if (slot->epoch != core->epoch) continue;
-        ahead[n].cell = interval_cell(core->open, slot->cell);
-        __builtin_prefetch(ahead[n].cell, 1);
+    record *const end = feeder->ahead + feeder->length;
+    const uint32_t epoch = feeder->epoch = core->epoch;
+    for (record *line = feeder->ahead; line < end; line++) {
+        line->head = NULL;
+        line->cell = NULL;
+        if (line->what != DONE) continue;
+        uint32_t empty, same, half = (uint32_t)line->hash;
+        const bucket *bucket = bucket_at(core, line->hash);
+        for (uint64_t at = line->hash; !(same = bucket_with(bucket, half, &empty)) && !empty;)
+            bucket = bucket_at(core, at += SLOTS);
+        if (!same) continue;
+        int slot = __builtin_ctz(same);
+        line->head = head_at(core, bucket->head[slot]);
+        __builtin_prefetch(line->head);
+        if (line->end - line->line > LINE - (ptrdiff_t)offsetof(head, text))
+            __builtin_prefetch((const char *)line->head + LINE);
+        if (bucket->epoch[slot] != epoch) continue;
+        line->cell = interval_cell(core->open, bucket->cell[slot]);
+        __builtin_prefetch(line->cell, 1);
     }
-    for (uint32_t n = 0; n < feeder->length; n++)
-        if (ahead[n].cell) look_behind(core, &ahead[n]);
+    for (record *line = feeder->ahead; line < end; line++)
+        if (line->cell) look_behind(core, line);
 }
 
 /* -- adding ----------------------------------------------------------------------------------------------- */
@@ -188,11 +88,13 @@ static void look_ahead(const core *core, feeder *feeder)
 static cell *cell_of(core *core, record *line)
 {
     head *head = line->head;
-    head_slot *slot = core_slot(core, line->hash, head);
-    if (slot->epoch == core->epoch) return line->cell = interval_cell(core->open, slot->cell);
+    uint64_t slot = core_slot(core, line->hash, head);
+    bucket *bucket = bucket_at(core, slot);
+    uint32_t *epoch = &bucket->epoch[slot % SLOTS], *number = &bucket->cell[slot % SLOTS];
+    if (*epoch == core->epoch) return line->cell = interval_cell(core->open, *number);
     head->turn = core->turn;
-    line->cell = core_cell(core, head->series, head->state, head->weight, &slot->cell);
-    if (line->cell) slot->epoch = core->epoch;
+    line->cell = core_cell(core, head->series, head->state, head->weight, number);
+    if (line->cell) *epoch = core->epoch;
     return line->cell;
 }
 
@@ -279,34 +181,39 @@ static enum stop add_values(core *core, head *head, cell *waiting, record *line,
     return DONE;
 }
 
-static inline enum stop take_line(core *core, feeder *feeder, record *line)
+/* Where the first head with half of the line's hash is not the line's: looks for it by all of it. */
+static head *look_again(core *core, const feeder *feeder, record *line)
 {
-    if (line->what != DONE) return (enum stop)line->what;
-    size_t name_length = shape_name_length(line->shape), tail_length = shape_tail_length(line->shape);
-    head *head = line->head;
-    if (!head || !head_is(head, line->shape, line->line, name_length, line->tail, tail_length, line->short_tail)) {
-        line->cell = NULL;
-        head = line->head = core_find_head(core, feeder->profile, line->line, name_length, line->tail, tail_length,
-                                           &line->hash);
-        if (!head) return NEW_HEAD;
-    }
-    if (line->cell && head->state == COUNTER && line->is_plain && line->number.is_integer && !head->odd) {
-        line->cell->as.sum.whole += line->number.as.integer;
-        return DONE;
-    }
-    if (head->state < REFUSED) return add_values(core, head, NULL, line, feeder->now);
-    return head->state == REFUSED ? KNOWN_FAULT : NEW_HEAD;
+    line->cell = NULL;
+    return line->head = core_find_head(core, feeder->profile, line->line, shape_name_length(line->shape), line->tail,
+                                       shape_tail_length(line->shape), &line->hash);
 }
+
+#define WAY(name) name##_plain
+#define IN_WAY
+#include "hot.h"
+#undef WAY
+#undef IN_WAY
+
+#if defined(WIDE)
+#define WAY(name) name##_wide
+#define IN_WAY IN_WIDE
+#include "hot.h"
+#undef WAY
+#undef IN_WAY
+#endif
 
 /* -- for Python, which settles what stops it -------------------------------------------------------------- */
 
 void feeder_start(feeder *feeder, uint32_t profile, const datagram *datagrams, size_t count, int64_t now)
 {
+    feeder->datagram = datagrams;
     feeder->last = datagrams + count - 1;
-    enter(feeder, datagrams);
+    feeder->at = datagrams->bytes;
+    feeder->end = datagrams->bytes + datagrams->length;
     feeder->profile = profile;
     feeder->now = now;
-    feeder->lines = 0;
+    feeder->lines = feeder->doubtful = 0;
     feeder->next = feeder->length = 0;
 }
 
@@ -317,22 +224,17 @@ void feeder_skip(feeder *feeder, const char *to)
 
 enum stop core_feed(core *core, feeder *feeder)
 {
+    enum stop stop;
     if (feeder->epoch != core->epoch) /* meanwhile a reader thread has ended the window */
         for (uint32_t n = feeder->next; n < feeder->length; n++) feeder->ahead[n].cell = NULL;
-    for (;;) {
-        while (feeder->next < feeder->length) {
-            record *line = &feeder->ahead[feeder->next++];
-            enum stop stop = take_line(core, feeder, line);
-            if (__builtin_expect(stop != DONE, 0)) {
-                if (line->head) core_touch(core, line->head);
-                return stop;
-            }
-        }
-        read_ahead(core, feeder);
-        if (!feeder->length) return DONE;
-        look_ahead(core, feeder);
-        feeder->lines += feeder->length;
-    }
+#if defined(WIDE)
+    if (core->wide)
+        stop = feed_wide(core, feeder);
+    else
+#endif
+        stop = feed_plain(core, feeder);
+    if (stop != DONE && feeder_stopped(feeder)->head) core_touch(core, feeder_stopped(feeder)->head);
+    return stop;
 }
 
 /* -- for reader threads, which cannot wait ---------------------------------------------------------------- */
@@ -447,7 +349,9 @@ void core_feed_queued(core *core, feeder *feeder)
             if (head ? add_values(core, head, core->waiting[head->series].cell, line, feeder->now) == DONE
                      : begin_waiting(core, feeder, line))
                 continue;
-        } else if (stop == KNOWN_FAULT && core->queue.used > core->queue.room / 8) {
+        }
+        feeder->doubtful++;
+        if (stop == KNOWN_FAULT && core->queue.used > core->queue.room / 8) {
             count(core, &core->refused[head->series]);
             continue;
         }

@@ -72,16 +72,4 @@ static inline uint64_t hash_bytes(uint64_t seed, const char *text, size_t length
     return hash_mix(first ^ hash, second ^ seed ^ HASH_B);
 }
 
-/* A tail as a number, where it is so short; else 0. */
-static inline uint64_t hash_tail(const char *tail, size_t length) { return length <= 8 ? hash_short(tail, length) : 0; }
-
-/* The tail of a head is nearly always short; whoever has it as a number already hands that in. */
-static inline uint64_t hash_head(uint64_t seed, uint32_t profile, const char *name, size_t name_length,
-                                 const char *tail, size_t tail_length, uint64_t short_tail)
-{
-    uint64_t hash = hash_bytes(seed ^ profile * HASH_A, name, name_length);
-    if (tail_length > 8) return hash_bytes(hash, tail, tail_length);
-    return hash_mix(short_tail ^ hash, seed ^ tail_length * HASH_B ^ HASH_A);
-}
-
 #endif

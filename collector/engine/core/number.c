@@ -1,7 +1,6 @@
 #include "number.h"
 
-/* The powers of ten that a double holds exactly. */
-static const double TENS[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+const double TENS[23] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
                               1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
 
 static const uint64_t WHOLE_TENS[] = {1ull,
@@ -95,29 +94,17 @@ static int exponent_scan(const char *at, const char *end, int *out)
     return 1;
 }
 
-int number_plain(uint64_t word, size_t length, number *out)
+int number_digits(const char *at, size_t length, number *out)
 {
-    const uint64_t ones = 0x0101010101010101ull, point = ('.' ^ '0') * ones;
-    if (length - 1 >= PLAIN_MOST) return 0;
-    uint64_t digits = (word ^ '0' * ones) & UINT64_MAX << 8 * (PLAIN_MOST - length);
-    uint64_t other = digits ^ point, places = 0;
-    uint64_t hit = (other - ones) & ~other & 0x80 * ones; /* the lowest bit that is set is right: the first point */
-    if (hit) {
-        unsigned at = (unsigned)__builtin_ctzll(hit) & ~7u; /* the bit at which the byte begins */
-        uint64_t below = (1ull << at) - 1;
-        places = 7 - at / 8;
-        digits = (digits & below) << 8 | (digits & ~below & ~(0xffull << at));
+    uint64_t integer = 0;
+    if (!length || length > 18) return 0; /* 18 digits fit an int64 */
+    for (const char *end = at + length; at < end; at++) {
+        unsigned digit = (unsigned)(unsigned char)*at - '0';
+        if (digit > 9) return 0;
+        integer = integer * 10 + digit;
     }
-    if (((digits + 0x06 * ones) | digits) & 0xf0 * ones || (hit && length == 1)) return 0;
-    /* Neighbours are joined: digits to pairs, pairs to fours, fours to eight (Lemire, 2022). */
-    digits = (digits * 10 + (digits >> 8)) & 0x00ff00ff00ff00ffull;
-    digits = (digits * 100 + (digits >> 16)) & 0x0000ffff0000ffffull;
-    digits = (digits * 10000 + (digits >> 32)) & 0xffffffffull;
-    out->is_integer = !hit;
-    if (hit)
-        out->as.real = (double)digits / TENS[places];
-    else
-        out->as.integer = (int64_t)digits;
+    out->is_integer = 1;
+    out->as.integer = (int64_t)integer;
     return 1;
 }
 

@@ -13,6 +13,30 @@ static int crowded(uint64_t used, uint64_t mask) { return (used + 1) * 8 > (mask
 /* What was last used in the turn before the last, or earlier. Turns wrap around. */
 static int forgotten(const core *core, uint16_t turn) { return (uint16_t)(core->turn - turn) > 1; }
 
+/* -- slots of heads ---------------------------------------------------------------------------------------- */
+
+static bucket *buckets_new(uint64_t slots)
+{
+    bucket *made = aligned_alloc(LINE, slots / SLOTS * sizeof *made);
+    if (made) memset(made, 0, slots / SLOTS * sizeof *made);
+    return made;
+}
+
+/* The first slot of the bucket that a hash leads to. */
+static uint64_t home(uint64_t hash, uint64_t mask) { return hash & mask & ~(uint64_t)(SLOTS - 1); }
+
+static uint32_t slots_head(const bucket *buckets, uint64_t slot) { return buckets[slot / SLOTS].head[slot % SLOTS]; }
+
+static void set_slot(bucket *buckets, uint64_t slot, uint32_t hash, uint32_t head, uint32_t epoch, uint32_t cell)
+{
+    bucket *to = &buckets[slot / SLOTS];
+    unsigned n = slot % SLOTS;
+    to->hash[n] = hash;
+    to->head[n] = head;
+    to->epoch[n] = epoch;
+    to->cell[n] = cell;
+}
+
 /* -- life ------------------------------------------------------------------------------------------------- */
 
 core *core_new(uint64_t seed, const limits *limits)
@@ -21,11 +45,13 @@ core *core_new(uint64_t seed, const limits *limits)
     if (!c) return NULL;
     c->seed = seed;
     c->limits = *limits;
+    c->longest = limits->line < HEAD_MOST ? limits->line : HEAD_MOST;
+    c->wide = !limits->baseline && machine_is_wide();
     c->waiting_free = NONE;
     c->epoch = 1; /* heads and series begin with 0: no cell yet */
     c->heads_mask = c->series_mask = c->metrics_mask = FIRST_SLOTS - 1;
     pthread_mutex_init(&c->mutex, NULL);
-    c->heads = calloc(FIRST_SLOTS, sizeof *c->heads);
+    c->heads = buckets_new(FIRST_SLOTS);
     c->series_slots = malloc(FIRST_SLOTS * sizeof *c->series_slots);
     c->metrics = calloc(FIRST_SLOTS, sizeof *c->metrics);
     c->open = interval_new();
@@ -89,41 +115,66 @@ int core_add_profile(core *core, uint32_t number, profile given)
 
 /* -- heads ------------------------------------------------------------------------------------------------ */
 
+static uint64_t head_hash(const core *core, const wanted *head)
+{
+#if defined(WIDE)
+    if (core->wide) return hash_head_wide(key_wide(core->seed), head);
+#endif
+    return hash_head_plain(key_plain(core->seed), head);
+}
+
+static int same_head(const core *core, const head *one, const wanted *head)
+{
+    if (one->shape != head->shape) return 0;
+#if defined(WIDE)
+    if (core->wide) return same_head_wide(one->text, head);
+#endif
+    (void)core;
+    return same_head_plain(one->text, head);
+}
+
 head *core_find_head(core *core, uint32_t profile, const char *name, size_t name_length, const char *tail,
                      size_t tail_length, uint64_t *hash)
 {
-    uint64_t short_tail = hash_tail(tail, tail_length);
-    shape shape = shape_of(profile, name_length, tail_length);
-    *hash = hash_head(core->seed, profile, name, name_length, tail, tail_length, short_tail);
+    *hash = 0;
     if (name_length > HEAD_MOST || tail_length > HEAD_MOST) return NULL;
-    for (uint64_t at = *hash;; at++) {
-        const head_slot *slot = &core->heads[at & core->heads_mask];
-        if (!slot->head) return NULL;
-        if (slot->hash != (uint32_t)*hash) continue;
-        head *found = head_at(core, slot->head);
-        if (head_is(found, shape, name, name_length, tail, tail_length, short_tail)) return found;
+    const wanted of = {name, tail, name_length, tail_length, shape_of(profile, name_length, tail_length)};
+    *hash = head_hash(core, &of);
+    for (uint64_t at = *hash;; at += SLOTS) {
+        const bucket *bucket = bucket_at(core, at);
+        uint32_t empty, same = bucket_with(bucket, (uint32_t)*hash, &empty);
+        for (; same; same &= same - 1) {
+            head *found = head_at(core, bucket->head[__builtin_ctz(same)]);
+            if (same_head(core, found, &of)) return found;
+        }
+        if (empty) return NULL;
     }
 }
 
-head_slot *core_slot(core *core, uint64_t hash, const head *head)
+uint64_t core_slot(const core *core, uint64_t hash, const head *head)
 {
-    while (head_at(core, core->heads[hash & core->heads_mask].head) != head) hash++;
-    return &core->heads[hash & core->heads_mask];
+    for (uint64_t at = home(hash, core->heads_mask);; at = (at + 1) & core->heads_mask)
+        if (head_at(core, slots_head(core->heads, at)) == head) return at;
 }
 
-static head_slot *free_head_slot(head_slot *slots, uint64_t mask, uint64_t hash)
+static void fill_slot(bucket *buckets, uint64_t mask, uint32_t hash, uint32_t head, uint32_t epoch, uint32_t cell)
 {
-    while (slots[hash & mask].head) hash++;
-    return &slots[hash & mask];
+    uint64_t at = home(hash, mask);
+    while (slots_head(buckets, at)) at = (at + 1) & mask;
+    set_slot(buckets, at, hash, head, epoch, cell);
 }
 
 static int grow_heads(core *core)
 {
     uint64_t mask = core->heads_mask * 2 + 1;
-    head_slot *larger = calloc(mask + 1, sizeof *larger);
+    bucket *larger = buckets_new(mask + 1);
     if (!larger) return 0;
-    for (uint64_t n = 0; n <= core->heads_mask; n++)
-        if (core->heads[n].head) *free_head_slot(larger, mask, core->heads[n].hash) = core->heads[n];
+    for (uint64_t n = 0; n <= core->heads_mask; n++) {
+        const bucket *from = &core->heads[n / SLOTS];
+        unsigned slot = n % SLOTS;
+        if (from->head[slot])
+            fill_slot(larger, mask, from->hash[slot], from->head[slot], from->epoch[slot], from->cell[slot]);
+    }
     free(core->heads);
     core->heads = larger;
     core->heads_mask = mask;
@@ -145,7 +196,7 @@ head *core_add_head(core *core, uint64_t hash, uint32_t profile, const char *nam
                    .state = PENDING};
     memcpy(made->text, name, name_length);
     memcpy(made->text + name_length, tail, tail_length);
-    *free_head_slot(core->heads, core->heads_mask, hash) = (head_slot){(uint32_t)hash, place, 0, 0};
+    fill_slot(core->heads, core->heads_mask, (uint32_t)hash, place, 0, 0);
     core->heads_used++;
     return made;
 }
@@ -154,26 +205,26 @@ head *core_add_head(core *core, uint64_t hash, uint32_t profile, const char *nam
 static void remove_head_slot(core *core, uint64_t gap)
 {
     uint64_t mask = core->heads_mask;
-    const head *one = head_at(core, core->heads[gap].head);
-    arena_give(&core->head_texts, core->heads[gap].head,
-               offsetof(head, text) + head_name_length(one) + head_tail_length(one));
+    bucket *buckets = core->heads;
+    uint32_t place = slots_head(buckets, gap);
+    const head *one = head_at(core, place);
+    arena_give(&core->head_texts, place, offsetof(head, text) + head_name_length(one) + head_tail_length(one));
     core->heads_used--;
-    for (uint64_t at = (gap + 1) & mask; core->heads[at].head; at = (at + 1) & mask) {
-        uint64_t home = core->heads[at].hash & mask;
-        if (((at - home) & mask) < ((at - gap) & mask)) continue;
-        core->heads[gap] = core->heads[at];
+    for (uint64_t at = (gap + 1) & mask; slots_head(buckets, at); at = (at + 1) & mask) {
+        const bucket *from = &buckets[at / SLOTS];
+        unsigned slot = at % SLOTS;
+        if (((at - home(from->hash[slot], mask)) & mask) < ((at - gap) & mask)) continue;
+        set_slot(buckets, gap, from->hash[slot], from->head[slot], from->epoch[slot], from->cell[slot]);
         gap = at;
     }
-    core->heads[gap] = (head_slot){0, NOWHERE, 0, 0};
+    set_slot(buckets, gap, 0, NOWHERE, 0, 0);
 }
 
 void core_forget_head(core *core, head *head)
 {
     size_t name_length = head_name_length(head), tail_length = head_tail_length(head);
-    const char *tail = head->text + name_length;
-    uint64_t short_tail = hash_tail(tail, tail_length);
-    uint64_t hash = hash_head(core->seed, head_profile(head), head->text, name_length, tail, tail_length, short_tail);
-    remove_head_slot(core, (uint64_t)(core_slot(core, hash, head) - core->heads));
+    const wanted of = {head->text, head->text + name_length, name_length, tail_length, head->shape};
+    remove_head_slot(core, core_slot(core, head_hash(core, &of), head));
 }
 
 void core_touch(core *core, head *head)
@@ -357,7 +408,7 @@ void core_turn(core *core) { core->turn++; }
 int core_sweep_heads(core *core, uint64_t *at)
 {
     for (uint64_t seen = 0; *at <= core->heads_mask && seen < SWEPT; seen++) {
-        uint32_t place = core->heads[*at].head;
+        uint32_t place = slots_head(core->heads, *at);
         const head *one = place ? head_at(core, place) : NULL;
         if (one && one->state != PENDING && forgotten(core, one->turn))
             remove_head_slot(core, *at);
@@ -380,7 +431,7 @@ int core_sweep_series(core *core, uint32_t *at, uint32_t *numbers, uint32_t *cou
 
 uint64_t core_memory(const core *core)
 {
-    uint64_t bytes = (core->heads_mask + 1) * sizeof(head_slot) + (core->series_mask + 1) * sizeof(series_slot) +
+    uint64_t bytes = (core->heads_mask + 1) / SLOTS * sizeof(bucket) + (core->series_mask + 1) * sizeof(series_slot) +
                      (core->metrics_mask + 1) * sizeof(metric_slot) + core->series_room * sizeof(series *);
     bytes += (uint64_t)core->head_texts.length * LARGE_PAGE;
     for (uint32_t n = 0; n < core->series_length; n++)
