@@ -52,6 +52,7 @@ IN_WAY static inline void WAY(read_ahead)(const core *core, feeder *feeder)
         }
         at = WAY(read_line)(core, key, profile, to++, at, end);
     }
+    WAY(leave)();
     feeder->at = at;
     feeder->next = 0;
     feeder->length = (uint32_t)(to - feeder->ahead);

@@ -73,6 +73,8 @@ static inline int split_plain(const char *at, const char *end, marks *of)
     return is_whole;
 }
 
+static inline void leave_plain(void) {}
+
 typedef uint64_t seeded_plain;
 static inline seeded_plain key_plain(uint64_t seed) { return seed; }
 
@@ -146,6 +148,9 @@ IN_WIDE static inline int split_wide(const char *at, const char *end, marks *of)
     of->end = line_end < 32 ? block + line_end : find_end_wide(block + 32, end);
     return 1;
 }
+
+/* Code that was not compiled for AVX runs many times slower while the upper halves of its registers are in use. */
+IN_WIDE static inline void leave_wide(void) { _mm256_zeroupper(); }
 
 typedef __m128i seeded_wide;
 IN_WIDE static inline seeded_wide key_wide(uint64_t seed)
