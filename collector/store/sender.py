@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -19,25 +20,38 @@ from collector.errors import StoreError
 from collector.logfmt import event
 from collector.store.client import TIMEOUT, check_schema, explain
 from collector.store.encode import SCRIPT, Batch
-from collector.store.keys import KeySpace
-from collector.store.outbox import Outbox, Shard
+from collector.store.keys import SCHEMA, KeySpace
+from collector.store.outbox import Outbox
+from collector.store.settings import Durability
+from collector.store.shard import Shard
 
 log = logging.getLogger(__name__)
 
 _IN_FLIGHT: Final = 512 * 1024  # bytes sent ahead of their replies
+_WAIT_MS: Final = 2000  # for a replica; below TIMEOUT, which would take the server for gone
 _PING_SECONDS: Final = 5.0  # how long an idle connection is believed
 _FIRST_PAUSE: Final = 0.1  # seconds before the second try
 _LONGEST_PAUSE: Final = 5.0
 
 
+@dataclass(slots=True)
+class _Applied:
+    """A batch that the server has applied, now or before, and what it said about single operations."""
+
+    shard: Shard
+    batch: Batch
+    applied: bool
+    errors: list[bytes]
+
+
 class Sender:
     """Carries an outbox to the store; `run` is its task."""
 
-    def __init__(self, keys: KeySpace, collector: bytes, outbox: Outbox) -> None:
-        """`collector` is the name that the store knows this collector by."""
+    def __init__(self, keys: KeySpace, outbox: Outbox, durability: Durability) -> None:
         self._keys = keys
-        self._collector = collector
         self._outbox = outbox
+        self._replicated = durability is Durability.REPLICA
+        self._applied: list[_Applied] = []  # what a replica has yet to have
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -92,8 +106,8 @@ class Sender:
         shards = self._outbox.shards
         try:
             await self._ask(connection, [(b"SCRIPT", b"LOAD", SCRIPT)])
-            sequences = [self._keys.sequence(shard.number, self._collector) for shard in shards]
-            replies = await self._ask(connection, [(b"GET", key) for key in sequences])
+            replies = await self._ask(connection, [(b"GET", shard.sequence) for shard in shards])
+            await self._replicate(connection)
             for shard, reply in zip(shards, replies, strict=True):
                 self._outbox.align(shard, -1 if reply is None else int(reply))
             if not self.up:
@@ -108,6 +122,7 @@ class Sender:
                     self._idle.set()
                 await self._wait_or_ping(connection)
         finally:
+            self._applied.clear()
             for shard in shards:
                 shard.flying = 0
             await connection.disconnect(nowait=True)
@@ -141,6 +156,8 @@ class Sender:
                     await self._settle(connection, *flying.popleft())
         while flying:
             await self._settle(connection, *flying.popleft())
+        if self._applied:
+            await self._replicate(connection)
 
     async def _settle(self, connection: Any, shard: Shard, batch: Batch) -> None:
         """Reads the reply to a batch; raises, and so starts a new session, unless it was confirmed."""
@@ -148,5 +165,33 @@ class Sender:
         outcome, number, *errors = reply
         if outcome < 0:
             raise StoreError(f"the server has batch {number}, not the one before {batch.seq}")
-        assert shard.pending[0] is batch
-        self._outbox.settle(shard, applied=outcome > 0, errors=errors)
+        done = _Applied(shard, batch, outcome > 0, errors)
+        if self._replicated:
+            self._applied.append(done)
+        else:
+            self._confirm(done)
+
+    def _confirm(self, done: _Applied) -> None:
+        assert done.shard.ready[0] is done.batch
+        self._outbox.settle(done.shard, applied=done.applied, errors=done.errors)
+
+    async def _replicate(self, connection: Any) -> None:
+        """With `durability: replica`, confirms what was applied once a replica has it; one WAIT for all of
+        it.
+
+        At the start of a session nothing is confirmed by it, but what the server says that it has may be
+        trusted afterwards: WAIT asks for what this connection has written, so it writes something, and what
+        came before that was replicated before it.
+        """
+        if not self._replicated:
+            return
+        write = (b"HSET", self._keys.meta, b"schema", b"%d" % SCHEMA)  # as it is already
+        _, replicas = await self._ask(connection, [write, (b"WAIT", b"1", b"%d" % _WAIT_MS)])
+        if replicas < 1:
+            raise StoreError(
+                f"no replica has the batches after {_WAIT_MS / 1000:g} s: connect one to the server, "
+                f"or set redis.durability to primary"
+            )
+        for done in self._applied:
+            self._confirm(done)
+        self._applied.clear()
