@@ -138,7 +138,7 @@ class Sender:
 
     async def _ask(self, connection: Any, commands: list[tuple[bytes, ...]]) -> list[Any]:
         packed = connection.pack_commands(commands)
-        await connection.send_packed_command(packed, check_health=False)
+        await _send(connection, packed)
         return [await connection.read_response(disable_decoding=True, timeout=TIMEOUT) for _ in commands]
 
     async def _send_all(self, connection: Any) -> None:
@@ -148,7 +148,7 @@ class Sender:
         for shard in self._outbox.shards:
             while (following := shard.next_to_send()) is not None:
                 batch, prev = following
-                await connection.send_packed_command(batch.command(prev), check_health=False)
+                await _send(connection, batch.command(prev))
                 flying.append((shard, batch))
                 ahead += batch.size
                 while ahead > _IN_FLIGHT:
@@ -195,3 +195,10 @@ class Sender:
         for done in self._applied:
             self._confirm(done)
         self._applied.clear()
+
+
+async def _send(connection: Any, packed: list[bytes]) -> None:
+    try:
+        await connection.send_packed_command(packed, check_health=False)
+    except RuntimeError as error:  # how uvloop says that the other side has closed, between two writes
+        raise ConnectionResetError(str(error)) from error
