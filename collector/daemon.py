@@ -284,13 +284,20 @@ class Daemon:
             self.writer.write_entries(interval.window, [*interval.events, *interval.checks])
         await self.writer.commit()
         await self.backlog.commit()
-        await self.writer.sender.wait_idle(self.settings.flush_interval / 2)
+        await self._confirmed()
         self.flushes.add(
             seconds=time.monotonic() - started,
             points=self.writer.points - points,
             window_end=intervals[-1].window.end,
         )
         gc.freeze()
+
+    async def _confirmed(self) -> None:
+        """Waits half a flush interval for the store, and no longer than until a stop begins."""
+        end = time.monotonic() + self.settings.flush_interval / 2
+        while not self.stopping and (left := end - time.monotonic()) > 0:
+            if await self.writer.sender.wait_idle(min(left, _TICK)):
+                return
 
     async def _watch_lag(self) -> None:
         """Measures how long the event loop was held, by how late a timer comes."""
@@ -326,5 +333,5 @@ class Daemon:
         """Flushes the open window; what the store does not confirm in time is left to the backlog."""
         intervals = self.engine.close(self.clock())
         if intervals:
-            await self._write(intervals)
-        await self.writer.sender.wait_idle(self.backlog.patience(_STOP_SECONDS))
+            await self._write(intervals)  # does not wait any more: a stop has begun
+        await self.backlog.wait_confirmed(_STOP_SECONDS)

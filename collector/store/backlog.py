@@ -36,6 +36,7 @@ _AGE_SECONDS: Final = 10.0  # between two looks at the age of what is on disk
 _TICK: Final = 1.0  # seconds between two looks at what may be deleted or is too old
 _CHUNK: Final = 4 * 2**20  # bytes of one call of the thread: a fraction of a second
 _AHEAD: Final = 8 * 2**20  # bytes that are read back ahead of the sender
+_REWOUND: Final = 32  # rewound batches that are read back in one call, of up to a quarter of a megabyte each
 _RETRY_SECONDS: Final = 5.0  # until a disk that refused is asked again
 _AWAY_SECONDS: Final = 1.0  # that a stop waits for a store that is away
 _BEHIND_SECONDS: Final = 10.0  # a store that lets batches wait for longer counts as away
@@ -117,10 +118,14 @@ class Backlog:
             log.error(event("collector.lost", points=lost, reason="stopped", error=self._sender.last_error))
         await asyncio.get_running_loop().run_in_executor(self._thread, self.spool.close)
 
-    def patience(self, seconds: float) -> float:
-        """How long a stop should wait for the store: what one that is away does not take, the disk keeps."""
-        takes_over = self.spool.is_open and not self._complained and not self._sender.up
-        return min(seconds, _AWAY_SECONDS) if takes_over else seconds
+    async def wait_confirmed(self, seconds: float) -> None:
+        """Gives the store a last chance, at a stop: what one that is away does not take, the disk keeps."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if await self._sender.wait_idle(min(left, _AWAY_SECONDS)):
+                return
+            if not self._sender.up and self.spool.is_open and not self._complained:
+                return
 
     async def _write_all(self) -> None:
         left = list(self._outbox.in_memory_only())
@@ -205,11 +210,12 @@ class Backlog:
         outbox = self._outbox
         if not self._sender.up:
             return
-        if ids := outbox.without_bytes():
-            found = await self._do(self.spool.read_these, ids[:100])
-            if found is not None:
-                outbox.refilled(found)
-                self._sender.wake()
+        while ids := outbox.without_bytes()[:_REWOUND]:
+            found = await self._do(self.spool.read_these, ids)
+            if found is None:
+                return
+            outbox.refilled(ids, found)
+            self._sender.wake()
         for _ in range(_AHEAD // _CHUNK):  # then others have their turn: a backlog can be large
             if not outbox.stored.batches or outbox.ready.bytes >= _AHEAD:
                 return

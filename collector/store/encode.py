@@ -56,6 +56,11 @@ class Batch:
     def __post_init__(self) -> None:
         self.size = len(self.head) + len(self.tail)
 
+    @property
+    def cost(self) -> int:
+        """Bytes that it counts for while it waits: on disk, or else in memory."""
+        return self.stored or self.size
+
     def put_down(self) -> None:
         """Leaves the bytes to the disk, which has them."""
         self.head = self.tail = b""

@@ -44,6 +44,7 @@ class Outbox:
         """`sequences` are the keys of the last batch applied, shard by shard; `max_bytes` bounds what is not
         confirmed; what is confirmed is kept for `keep` seconds, at least `SHORTEST_KEEP`.
         """
+        self.pending_bytes = 0  # not confirmed: what is on disk counts as it is there, all else as in memory
         self.own = [Shard(number, key) for number, key in enumerate(sequences)]
         self.shards = self.own  # those of earlier starts come first
         self.ready = Tally()
@@ -70,11 +71,6 @@ class Outbox:
         """Batches that are not confirmed."""
         return self.ready.batches + self.fresh.batches + self.stored.batches
 
-    @property
-    def pending_bytes(self) -> int:
-        """Their bytes: in memory as they are, on disk compressed."""
-        return self.ready.bytes + self.fresh.bytes + self.stored.bytes
-
     # ------------------------------------------------------------------ what comes
 
     def add(self, number: int, batch: Batch) -> None:
@@ -83,6 +79,7 @@ class Outbox:
         batch.id = self._next_id
         self._next_id += 1
         shard.seq = batch.seq
+        self.pending_bytes += batch.size
         if self.write_ahead or shard.stored.batches or shard.fresh:
             self.set_aside(shard, batch)
         else:
@@ -102,6 +99,7 @@ class Outbox:
         """Takes what earlier starts left on disk; it is sent before anything of this one."""
         earlier = list(shards)
         for shard in earlier:
+            self.pending_bytes += shard.stored.bytes
             self.stored.batches += shard.stored.batches
             self.stored.bytes += shard.stored.bytes
             self.stored.points += shard.stored.points
@@ -116,6 +114,7 @@ class Outbox:
             _, batch = shard.kept.pop()
             self.kept.take(batch, len(batch.head) + len(batch.tail))
             shard.ready.appendleft(batch)
+            self.pending_bytes += batch.cost
             self.ready.add(batch, batch.size)
             if not batch.head:
                 self.short.set()
@@ -170,6 +169,7 @@ class Outbox:
     def _confirm(self, shard: Shard) -> None:
         batch = shard.ready.popleft()
         self.ready.take(batch, batch.size)
+        self.pending_bytes -= batch.cost
         shard.confirmed = batch.seq
         if batch.stored:
             batch.put_down()
@@ -208,6 +208,7 @@ class Outbox:
         else:
             shard.fresh.popleft()
             self.fresh.take(batch, batch.size)
+        self.pending_bytes -= batch.cost
         if batch.stored:
             self.forgotten.append(batch.id)
         shard.dropped = batch.seq
@@ -279,6 +280,7 @@ class Outbox:
                 continue
             shard.fresh.popleft()
             self.fresh.take(batch, batch.size)
+            self.pending_bytes += batch.stored - batch.size
             if ready:
                 self.make_ready(shard, batch)
                 continue
@@ -320,10 +322,11 @@ class Outbox:
         """The ids of batches that were rewound and have their bytes on disk."""
         return [batch.id for shard in self.shards for batch in shard.ready if not batch.head]
 
-    def refilled(self, found: dict[int, Batch]) -> None:
-        """Gives rewound batches their bytes; those of which the disk has none any more are lost."""
+    def refilled(self, asked: list[int], found: dict[int, Batch]) -> None:
+        """Gives rewound batches their bytes; those that were asked for and not found are lost."""
+        ids = set(asked)
         for shard in self.shards:
-            for batch in [batch for batch in shard.ready if not batch.head]:
+            for batch in [batch for batch in shard.ready if not batch.head and batch.id in ids]:
                 if (same := found.get(batch.id)) is not None:
                     batch.head, batch.tail = same.head, same.tail
                 else:
@@ -332,6 +335,7 @@ class Outbox:
     def _damaged(self, shard: Shard, batch: Batch) -> None:
         shard.ready.remove(batch)
         self.ready.take(batch, batch.size)
+        self.pending_bytes -= batch.cost
         self.lose("spool_damaged", batch.points)
 
     def dropped(self, sequence: bytes, seq: int, gone: Tally, reason: str) -> None:
@@ -339,6 +343,7 @@ class Outbox:
         shard = self._shard(sequence)
         shard.stored.less(gone)
         self.stored.less(gone)
+        self.pending_bytes -= gone.bytes
         shard.stored_from = seq + 1
         shard.dropped = max(shard.dropped, seq)
         self.lose(reason, gone.points)
@@ -354,6 +359,7 @@ class Outbox:
                 self.lose("spool_damaged", shard.stored.points)
                 shard.dropped = shard.fresh[0].seq - 1 if shard.fresh else shard.seq
                 self.stored.less(shard.stored)
+                self.pending_bytes -= shard.stored.bytes
                 shard.stored = Tally()
                 self._merge(shard)
             if gone:
@@ -363,6 +369,7 @@ class Outbox:
         for batch in [batch for batch in shard.ready if not batch.head]:
             self._damaged(shard, batch)
         for batch in shard.ready:
+            self.pending_bytes += batch.size - batch.cost
             batch.stored = 0
         for _, batch in shard.kept:
             batch.stored = 0
