@@ -28,7 +28,7 @@ from typing import Final
 FAULTS: Final = ("cut_before", "torn", "cut_after", "half", "late", "swallow", "delay", "stall")
 CUTS: Final = ("cut_before", "torn", "cut_after", "half", "late")
 _READ: Final = 2048  # bytes; small, so that a flush is many reads
-_SMALL: Final = 256  # a read below it is left to itself: a handshake that always fails gets nowhere
+_SMALL: Final = 256  # a read below it is a handshake's, and left alone: one that always fails gets nowhere
 _DELAY: Final = 0.05  # seconds
 _LATE: Final = 0.2
 
@@ -66,7 +66,7 @@ class Proxy:
         self.connections = 0
         self._random = random.Random(seed)
         self._links: set[_Link] = set()
-        self._late: list[asyncio.WriteTransport] = []
+        self._late: list[asyncio.StreamWriter] = []
         self._loop = asyncio.new_event_loop()
 
     @contextmanager
@@ -104,8 +104,8 @@ class Proxy:
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        for transport in self._late:
-            transport.abort()
+        for writer in self._late:
+            writer.transport.abort()
         await asyncio.sleep(0)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -140,12 +140,14 @@ class Proxy:
                 server.transport.abort()
 
     def _next(self, size: int) -> str:
+        if size < _SMALL:
+            return "pass"
         if self.plan:
             planned = self.plan.popleft()
             if isinstance(planned, str):
                 return planned
             planned()
-        elif size >= _SMALL and self._random.random() < self.chance:
+        elif self._random.random() < self.chance:
             return self._random.choice(self.kinds)
         return "pass"
 
@@ -165,7 +167,7 @@ class Proxy:
                     return
                 case "late":
                     link.answers = "late"
-                    self._late.append(link.server.transport)
+                    self._late.append(link.server)
                     asyncio.get_running_loop().call_later(_LATE, _deliver, link.server, data)
                     link.client.transport.abort()
                     return

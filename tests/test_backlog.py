@@ -142,7 +142,7 @@ def test_ten_minutes_without_a_store_lose_nothing_that_there_is_room_for(
     tmp_path: Path, spool: SpoolMode
 ) -> None:
     """Sixty windows wait, all but a little of them on disk where there is one; then each is there once."""
-    series = counters(2000)
+    series = counters(800)
 
     async def run() -> None:
         socket_path = tmp_path / "server.sock"
@@ -151,7 +151,7 @@ def test_ten_minutes_without_a_store_lose_nothing_that_there_is_room_for(
                 await one.write(*(CounterPoint(each, 1) for each in series), n=n)
                 held = one.outbox.ready.bytes + one.outbox.fresh.bytes
                 assert spool is OFF or held <= 2 * MIB
-            assert (one.outbox.stored.bytes > MIB) is (spool is not OFF)
+            assert (one.outbox.stored.bytes > MIB // 5) is (spool is not OFF)
             with server(tmp_path):
                 await one.confirmed()
                 assert await one.total(series) == 60 * len(series)
@@ -166,13 +166,13 @@ def test_ten_minutes_without_a_store_lose_nothing_that_there_is_room_for(
 @pytest.mark.parametrize("spool", list(SpoolMode))
 def test_beyond_the_limit_the_oldest_are_dropped_and_counted(tmp_path: Path, spool: SpoolMode) -> None:
     """What is missing in the store afterwards is exactly what was counted, and it is the oldest."""
-    series = counters(2000)
+    series = counters(800)
 
     async def run() -> None:
         path = tmp_path / "server.sock"
         # Compressed on disk a tenth: with a spool the same limit holds more.
-        limit = 3 * MIB if spool is OFF else int(1.5 * MIB)
-        async with started(path, tmp_path / "state", spool, memory=MIB // 2, max_bytes=limit) as one:
+        limit = (3 if spool is OFF else 1) * MIB // 2
+        async with started(path, tmp_path / "state", spool, memory=MIB // 5, max_bytes=limit) as one:
             for n in range(60):
                 await one.write(*(CounterPoint(each, 1) for each in series), n=n)
                 assert one.outbox.pending_bytes <= limit
@@ -477,9 +477,9 @@ def test_a_spool_damaged_while_it_is_open_is_set_aside(tmp_path: Path) -> None:
                 assert 0 < lost <= stored
                 assert await one.sets(range(60)) == 60 - lost
                 assert list(state.glob("backlog.db.damaged-*"))
-            await until(lambda: not one.sender.up, "the store to be missed")
             for n in range(60, 70):
                 await one.write(members(n), n=n)
+                await until(lambda: not one.sender.up, "the store to be missed")
             assert one.outbox.stored.batches
             with server(tmp_path):
                 await one.confirmed()
@@ -575,8 +575,7 @@ def a_batch(seq: int, size: int = 1000) -> Batch:
 def test_confirmed_batches_are_kept_for_two_flushes_and_five_seconds_at_least(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With a short flush interval for five seconds, with a long one for two of it; then they are forgotten.
-    """
+    """With a short flush interval for five seconds, with a long one for two of them; then no longer."""
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     for interval, kept in ((1, 5.0), (10, 20.0)):

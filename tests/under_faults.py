@@ -114,6 +114,11 @@ class Truth:
     sets: dict[str, set[str]] = field(default_factory=dict)
     lines: int = 0
 
+    @property
+    def series(self) -> int:
+        """How many."""
+        return len(self.counters) + len(self.gauges) + len(self.timers) + len(self.sets)
+
     def block(self, rng: random.Random, number: int) -> bytes:
         """Lines of all series, which count as sent: increments, moves of gauges, samples, a member of each
         set.
@@ -289,9 +294,17 @@ NOTHING_SAVED: Final = ("--appendonly", "no")
 
 
 def server_killed(
-    one: Rig, *, kills: int, blocks: int, pause: float, tell: Callable[[str], None], saves: bool = False
+    one: Rig,
+    *,
+    kills: int,
+    blocks: int,
+    pause: float,
+    faults: int,
+    tell: Callable[[str], None],
+    saves: bool = False,
 ) -> None:
-    """Load while connections break and the server is killed, half of the times in the middle of a request.
+    """Load while connections break, so many before each time that the server is killed, half of these in the
+    middle of a request.
 
     With `saves` the server has no log: it comes back with the copy of its data that it made a moment before.
     """
@@ -301,6 +314,8 @@ def server_killed(
         for _ in range(blocks):
             one.send(1)
             time.sleep(pause / blocks)
+        spoilt = faults * (kill + 1)
+        wait_for(lambda: one.proxy.faults.total() >= spoilt, "more broken connections", PATIENCE)  # noqa: B023
         if saves:
             with one.server.client() as client:
                 client.save()

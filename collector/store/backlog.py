@@ -177,6 +177,7 @@ class Backlog:
         while rows := outbox.to_write(_CHUNK):
             if not await self._store(rows):
                 outbox.unwritten()
+                self._sender.wake()
                 return
             last = max(batch.id for _, batch in rows)
             ready = self._always and not outbox.stored.batches and outbox.ready.bytes < self._memory
@@ -263,6 +264,7 @@ class Backlog:
             gone, self._read_up_to = dropped
             for sequence, (seq, tally) in gone.items():
                 outbox.dropped(sequence, seq, tally, reason)
+            self._sender.wake()  # what is fresh may have become ready
 
     # ------------------------------------------------------------------ the thread, and what it says
 
@@ -304,6 +306,7 @@ class Backlog:
             return
         log.error(event("backlog.damaged", error=error, path=aside, points=lost, done="renamed"))
         self._outbox.nothing_stored(gone=True)
+        self._sender.wake()
 
     async def _reopen(self) -> bool:
         """Opens the file again, after it was damaged or the disk had refused."""

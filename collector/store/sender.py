@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from collector.errors import StoreError
 from collector.logfmt import event
-from collector.store.client import TIMEOUT, check_schema, explain
+from collector.store.client import check_schema, explain
 from collector.store.encode import SCRIPT, Batch
 from collector.store.keys import SCHEMA, KeySpace
 from collector.store.outbox import Outbox
@@ -61,10 +61,10 @@ class Sender:
         self.retries = 0
 
     def wake(self) -> None:
-        """Says that the outbox has more."""
+        """Says that the outbox has changed."""
         if self._outbox.pending_batches:
             self._idle.clear()
-            self._wake.set()
+        self._wake.set()
 
     async def wait_idle(self, seconds: float) -> bool:
         """Waits until all is confirmed; False when that takes longer."""
@@ -139,7 +139,7 @@ class Sender:
     async def _ask(self, connection: Any, commands: list[tuple[bytes, ...]]) -> list[Any]:
         packed = connection.pack_commands(commands)
         await _send(connection, packed)
-        return [await connection.read_response(disable_decoding=True, timeout=TIMEOUT) for _ in commands]
+        return [await _reply(connection) for _ in commands]
 
     async def _send_all(self, connection: Any) -> None:
         """Sends all pending batches, a bounded number of bytes ahead of the replies."""
@@ -161,8 +161,7 @@ class Sender:
 
     async def _settle(self, connection: Any, shard: Shard, batch: Batch) -> None:
         """Reads the reply to a batch; raises, and so starts a new session, unless it was confirmed."""
-        reply = await connection.read_response(disable_decoding=True, timeout=TIMEOUT)
-        outcome, number, *errors = reply
+        outcome, number, *errors = await _reply(connection)
         if outcome < 0:
             raise StoreError(f"the server has batch {number}, not the one before {batch.seq}")
         done = _Applied(shard, batch, outcome > 0, errors)
@@ -195,6 +194,13 @@ class Sender:
         for done in self._applied:
             self._confirm(done)
         self._applied.clear()
+
+
+async def _reply(connection: Any) -> Any:
+    """The next reply; an error after TIMEOUT, which is the connection's own: with one of the call there is
+    none.
+    """
+    return await connection.read_response(disable_decoding=True)
 
 
 async def _send(connection: Any, packed: list[bytes]) -> None:
