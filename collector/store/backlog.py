@@ -27,7 +27,7 @@ from collector.store.outbox import Outbox
 from collector.store.sender import Sender
 from collector.store.settings import BacklogSettings, SpoolMode
 from collector.store.shard import Shard
-from collector.store.spool import Spool, SpoolDamaged, SpoolError
+from collector.store.spool import Books, Spool, SpoolDamaged, SpoolError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -57,6 +57,7 @@ class Backlog:
         self._thread = ThreadPoolExecutor(1, "backlog")
         self._turn_lock = asyncio.Lock()
         self._read_up_to = 0  # the id up to which everything on disk is in memory too, or was
+        self._noted: set[Books] = set()
         self._retry_at = 0.0
         self._look_at = 0.0
         self._complained = False  # one line when the disk begins to refuse, one when it is well again
@@ -128,7 +129,8 @@ class Backlog:
                 return
 
     async def _write_all(self) -> None:
-        left = list(self._outbox.in_memory_only())
+        # A store that is away may come back without what it had confirmed.
+        left = list(self._outbox.in_memory_only(kept=not self._sender.up))
         if not left:
             return
         self._retry_at = 0.0
@@ -236,11 +238,18 @@ class Backlog:
             outbox.short.set()
 
     async def _delete(self) -> None:
+        """Deletes what is not needed any more, and notes how far the store has confirmed."""
+        if not self.spool.is_open:
+            return
+        books = set(self._outbox.books())
         ids = self._outbox.forgotten
-        if ids and self.spool.is_open:
-            self._outbox.forgotten = []
-            if await self._do(self.spool.delete, ids) is None and self.spool.is_open:
-                self._outbox.forgotten += ids
+        if not ids and books <= self._noted:
+            return
+        self._outbox.forgotten = []
+        if await self._do(self.spool.delete, ids, list(books)) is not None:
+            self._noted = books
+        elif self.spool.is_open:
+            self._outbox.forgotten += ids
 
     def _drop_from_memory(self) -> None:
         """What is beyond the limit, unless it is about to be written, and what is too old."""
@@ -262,8 +271,9 @@ class Backlog:
         dropped = await self._do(self.spool.drop, self._read_up_to, excess, horizon)
         if dropped is not None:
             gone, self._read_up_to = dropped
-            for sequence, (seq, tally) in gone.items():
-                outbox.dropped(sequence, seq, tally, reason)
+            for sequence, of_shard in gone.items():
+                outbox.dropped(sequence, of_shard, reason)
+            outbox.bound()
             self._sender.wake()  # what is fresh may have become ready
 
     # ------------------------------------------------------------------ the thread, and what it says

@@ -25,7 +25,7 @@ from typing import Final
 
 from collector.logfmt import event
 from collector.store.encode import Batch
-from collector.store.shard import Shard, Tally
+from collector.store.shard import Gone, Shard, Tally
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ class Outbox:
         self.short = asyncio.Event()  # little is ready, and more is stored
         # Ids go up over restarts too, whether or not the file could be opened by then.
         self._next_id = time.time_ns() // 1000
+        self._stored_from = 0  # no batch that is on disk only has a lower id
         self._keep = max(keep, SHORTEST_KEEP)
         self._dropping: set[str] = set()  # reasons, each logged once an outage
 
@@ -170,7 +171,7 @@ class Outbox:
         batch = shard.ready.popleft()
         self.ready.take(batch, batch.size)
         self.pending_bytes -= batch.cost
-        shard.confirmed = batch.seq
+        shard.confirmed = max(shard.confirmed, batch.seq)
         if batch.stored:
             batch.put_down()
         shard.kept.append((time.monotonic(), batch))
@@ -193,9 +194,10 @@ class Outbox:
         heads = [
             (shard.ready[shard.flying], shard) for shard in self.shards if len(shard.ready) > shard.flying
         ]
-        if not heads and (
-            self.disk_fails or not self.stored.batches
-        ):  # what is stored is older than what is fresh
+        on_disk = self.stored.batches and not self.disk_fails
+        if on_disk:  # its turn, where it has older ones
+            heads = [head for head in heads if head[0].id < self._stored_from]
+        elif not heads:
             heads = [(one.fresh[0], one) for one in self.own if one.fresh]
         if not heads:
             return False
@@ -224,18 +226,26 @@ class Outbox:
 
     def abandon(self) -> int:
         """Counts what is only in memory as lost, at the end of a stop; how many points."""
-        points = sum(batch.points for _, batch in self.in_memory_only())
+        points = sum(batch.points for _, batch in self.in_memory_only(kept=False))
         if points:
             self.lost["stopped"] += points
         return points
 
     # ------------------------------------------------------------------ to the disk and back
 
-    def in_memory_only(self) -> Iterator[tuple[Shard, Batch]]:
-        """What is not confirmed and not on disk."""
+    def in_memory_only(self, *, kept: bool) -> Iterator[tuple[Shard, Batch]]:
+        """What is not confirmed and not on disk; with `kept`, what was confirmed lately too."""
         for shard in self.shards:
-            for batches in (shard.ready, shard.fresh):
+            confirmed = (batch for _, batch in shard.kept) if kept else ()
+            for batches in (confirmed, shard.ready, shard.fresh):
                 yield from ((shard, batch) for batch in batches if not batch.stored)
+
+    def books(self) -> Iterator[tuple[bytes, int, int]]:
+        """Sequence key, confirmed and dropped of each shard that has something on disk."""
+        for shard in self.shards:
+            kept, ready = shard.kept, shard.ready
+            if shard.stored.batches or (kept and kept[-1][1].stored) or (ready and ready[0].stored):
+                yield shard.sequence, shard.confirmed, shard.dropped
 
     def spill(self, excess: int, after: int) -> None:
         """Sets aside so many bytes of what is ready, the newest, so that they can be written to disk.
@@ -246,6 +256,7 @@ class Outbox:
         unsent = [
             (batch.id, shard)
             for shard in self.own
+            if not shard.stored.batches  # else there are some between what is ready and what is fresh
             for batch in shard.unsent()
             if batch.id > after and not batch.stored
         ]
@@ -284,6 +295,7 @@ class Outbox:
             if ready:
                 self.make_ready(shard, batch)
                 continue
+            self._stored_from = min(self._stored_from, batch.id) if self.stored.batches else batch.id
             if not shard.stored.batches:
                 shard.stored_from = batch.seq
             shard.stored.add(batch, batch.stored)
@@ -302,6 +314,7 @@ class Outbox:
         shard.stored.take(batch, batch.stored)
         self.stored.take(batch, batch.stored)
         shard.stored_from = batch.seq + 1
+        self._stored_from = batch.id + 1
         self.make_ready(shard, batch)
         if batch.seq <= shard.confirmed and len(shard.ready) == 1:
             self._confirm(shard)
@@ -338,15 +351,16 @@ class Outbox:
         self.pending_bytes -= batch.cost
         self.lose("spool_damaged", batch.points)
 
-    def dropped(self, sequence: bytes, seq: int, gone: Tally, reason: str) -> None:
-        """The oldest stored batches of a shard were deleted, up to number `seq`."""
+    def dropped(self, sequence: bytes, gone: Gone, reason: str) -> None:
+        """The oldest stored batches of a shard were deleted."""
         shard = self._shard(sequence)
-        shard.stored.less(gone)
-        self.stored.less(gone)
-        self.pending_bytes -= gone.bytes
-        shard.stored_from = seq + 1
-        shard.dropped = max(shard.dropped, seq)
-        self.lose(reason, gone.points)
+        shard.stored.less(gone.all)
+        self.stored.less(gone.all)
+        self.pending_bytes -= gone.all.bytes
+        shard.stored_from = gone.last + 1
+        shard.dropped = max(shard.dropped, gone.lost_up_to)
+        if gone.lost_points:
+            self.lose(reason, gone.lost_points)
         if not shard.stored.batches:
             self._merge(shard)
 

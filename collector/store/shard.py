@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from collector.store.encode import Batch
 
@@ -43,6 +43,16 @@ class Tally:
         self.batches -= other.batches
         self.bytes -= other.bytes
         self.points -= other.points
+
+
+@dataclass(slots=True)
+class Gone:
+    """What was deleted of a shard, and what of it was lost by that."""
+
+    last: int = 0
+    all: Tally = field(default_factory=Tally)
+    lost_up_to: int = 0
+    lost_points: int = 0
 
 
 class Shard:

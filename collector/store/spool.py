@@ -12,7 +12,9 @@
              sum       CRC-32 of all of the above and of data
              data      zlib, level 1, of: length of head (4 bytes), head, tail
     shard    sequence
-             settled   up to this number nothing is owed: confirmed, or counted as lost
+             confirmed, dropped     as in `Shard`: a row up to the first is there to be repeated only, a
+             number
+                       up to the second was counted as lost when it was dropped
 
 A batch carries the name of the collector that made it. So a copy of the file that comes back later, or is
 used by two collectors, does no harm: whoever sends a batch a second time is told that it is there.
@@ -37,7 +39,7 @@ from typing import Any, Final
 from collector.errors import CollectorError, OperatorError
 from collector.store.encode import SHA, Batch
 from collector.store.keys import SHARDS
-from collector.store.shard import Shard, Tally
+from collector.store.shard import Gone, Shard, Tally
 
 # The form of what is stored. To be raised when the script is given other arguments, or the same with another
 # meaning: a file of another version is not sent.
@@ -55,9 +57,14 @@ _TABLES: Final = """
 CREATE TABLE batch (id INTEGER PRIMARY KEY, sequence BLOB NOT NULL, shard INTEGER NOT NULL, seq INTEGER NOT
 NULL,
     closed REAL NOT NULL, points INTEGER NOT NULL, sum INTEGER NOT NULL, data BLOB NOT NULL);
-CREATE TABLE shard (sequence BLOB PRIMARY KEY, settled INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE shard (sequence BLOB PRIMARY KEY, confirmed INTEGER NOT NULL, dropped INTEGER NOT NULL)
+    WITHOUT ROWID;
 """
+_NOTE: Final = "INSERT OR REPLACE INTO shard VALUES (?, ?, ?)"
 _SCRIPT: Final = b"\r\nEVALSHA\r\n$40\r\n"  # what stands before the name of the script in a head
+
+
+Books = tuple[bytes, int, int]  # sequence, confirmed, dropped
 
 
 class SpoolError(CollectorError):
@@ -143,7 +150,9 @@ class Spool:
 
     def _found(self, database: sqlite3.Connection) -> tuple[list[Shard], int]:
         shards = []
-        settled: dict[bytes, int] = dict(database.execute("SELECT sequence, settled FROM shard"))
+        books = {
+            one[0]: one[1:] for one in database.execute("SELECT sequence, confirmed, dropped FROM shard")
+        }
         query = (
             "SELECT sequence, shard, min(seq), max(seq), count(*), sum(length(data)), sum(points)"
             " FROM batch GROUP BY sequence ORDER BY min(id)"
@@ -153,7 +162,7 @@ class Spool:
                 continue  # a damaged row: it will be left out when it is read
             shard = Shard(number, sequence, earlier=True)
             shard.seq, shard.stored_from = last, first
-            shard.dropped = settled.get(sequence, 0)
+            shard.confirmed, shard.dropped = books.get(sequence, (0, 0))
             shard.stored = Tally(batches, size + batches * _ROW_BYTES, points)
             shards.append(shard)
         (newest,) = database.execute("SELECT max(id) FROM batch").fetchone()
@@ -188,10 +197,10 @@ class Spool:
     def write(self, rows: list[tuple[Shard, Batch]]) -> list[int]:
         """Writes batches in one transaction; how many bytes each takes."""
         packed = [_packed(shard, batch) for shard, batch in rows]
-        settled = {shard.sequence: shard.settled for shard, _ in rows}
+        books = {(shard.sequence, shard.confirmed, shard.dropped) for shard, _ in rows}
         with self._transaction() as database:
             database.executemany("INSERT OR REPLACE INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?)", packed)
-            database.executemany("INSERT OR REPLACE INTO shard VALUES (?, ?)", settled.items())
+            database.executemany(_NOTE, books)
         return [len(row[-1]) + _ROW_BYTES for row in packed]
 
     def read(self, after: int, most: int) -> tuple[list[tuple[bytes, Batch]], int]:
@@ -217,10 +226,13 @@ class Spool:
                     found[one] = batch
         return found
 
-    def delete(self, ids: list[int]) -> int:
-        """Deletes batches, and says how many were asked for; an empty file is made small."""
+    def delete(self, ids: list[int], books: list[Books]) -> int:
+        """Deletes batches, and notes the books of shards. Says how many were to be deleted. An empty file is
+        made small.
+        """
         with self._transaction() as database:
             database.executemany("DELETE FROM batch WHERE id = ?", ((one,) for one in ids))
+            database.executemany(_NOTE, books)
             empty = database.execute("SELECT 1 FROM batch LIMIT 1").fetchone() is None
             if empty:
                 database.execute("DELETE FROM shard")
@@ -230,15 +242,16 @@ class Spool:
                 database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return len(ids)
 
-    def drop(self, after: int, excess: int, horizon: float) -> tuple[dict[bytes, tuple[int, Tally]], int]:
+    def drop(self, after: int, excess: int, horizon: float) -> tuple[dict[bytes, Gone], int]:
         """Deletes the oldest batches past an id: so many bytes of them, and all that were closed before
         `horizon`.
 
-        Returns by sequence key the newest number that went, with how much; and the last id that went.
+        Returns what went, by sequence key, and the last id that went.
         """
-        gone: dict[bytes, tuple[int, Tally]] = {}
+        gone: dict[bytes, Gone] = {}
         last = after
         with self._transaction() as database:
+            confirmed: dict[bytes, int] = dict(database.execute("SELECT sequence, confirmed FROM shard"))
             query = (
                 "SELECT id, sequence, seq, closed, points, length(data) FROM batch WHERE id > ? ORDER BY id"
             )
@@ -246,16 +259,21 @@ class Spool:
                 if excess <= 0 and closed >= horizon:
                     break
                 last = one
-                size = length + _ROW_BYTES
-                excess -= size
-                _, tally = gone.get(sequence, (0, Tally()))
-                gone[sequence] = (seq, tally)
-                tally.batches += 1
-                tally.bytes += size
-                tally.points += points
+                excess -= length + _ROW_BYTES
+                of_shard = gone.setdefault(sequence, Gone())
+                of_shard.last = seq
+                of_shard.all.batches += 1
+                of_shard.all.bytes += length + _ROW_BYTES
+                of_shard.all.points += points
+                if seq > confirmed.get(sequence, 0):
+                    of_shard.lost_up_to = seq
+                    of_shard.lost_points += points
             database.execute("DELETE FROM batch WHERE id > ? AND id <= ?", (after, last))
-            settled = [(sequence, seq) for sequence, (seq, _) in gone.items()]
-            database.executemany("INSERT OR REPLACE INTO shard VALUES (?, ?)", settled)
+            lost = [(sequence, one.lost_up_to) for sequence, one in gone.items() if one.lost_up_to]
+            database.executemany(
+                "INSERT INTO shard VALUES (?, 0, ?) ON CONFLICT DO UPDATE SET dropped = excluded.dropped",
+                lost,
+            )
         return gone, last
 
     # ------------------------------------------------------------------ rows
