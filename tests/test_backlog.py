@@ -92,7 +92,8 @@ class Collector:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        self.backlog.spool.close()
+        # On its thread, which may be in the middle of a call.
+        await asyncio.get_running_loop().run_in_executor(self.backlog._thread, self.backlog.spool.close)
         self.outbox.own.clear()
         self.outbox.shards = []
         self.outbox.lost.clear()
@@ -195,11 +196,11 @@ def test_what_has_waited_for_too_long_is_dropped_and_counted(tmp_path: Path) -> 
     series = counters(300)
 
     async def run() -> None:
-        async with started(tmp_path / "server.sock", tmp_path / "state", memory=1, max_age=2.0) as one:
+        async with started(tmp_path / "server.sock", tmp_path / "state", memory=1, max_age=1.0) as one:
             for n in range(4):
                 await one.write(*(CounterPoint(each, 1) for each in series), n=n)
             assert one.outbox.stored.batches
-            await asyncio.sleep(2.1)
+            await asyncio.sleep(1.1)
             await one.write(*(CounterPoint(each, 1) for each in series), n=5)
             one.backlog._look_at = 0.0  # the next look at the age is up to ten seconds away
             await one.backlog.commit()
@@ -647,7 +648,7 @@ def test_with_a_replica_asked_for_only_what_it_has_is_confirmed(tmp_path: Path) 
                 assert await one.total(series) == 3 * len(series)
                 await client.aclose()
             await one.write(*(CounterPoint(each, 4) for each in series), n=2)
-            assert not await one.sender.wait_idle(3)
+            assert not await one.sender.wait_idle(2.5)
 
     with server(first, "--port", str(port), "--repl-diskless-sync-delay", "0") as path:
         uvloop.run(run(path))

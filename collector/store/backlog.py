@@ -37,7 +37,7 @@ _TICK: Final = 1.0  # seconds between two looks at what may be deleted or is too
 _CHUNK: Final = 4 * 2**20  # bytes of one call of the thread: a fraction of a second
 _AHEAD: Final = 8 * 2**20  # bytes that are read back ahead of the sender
 _REWOUND: Final = 32  # rewound batches that are read back in one call, of up to a quarter of a megabyte each
-_RETRY_SECONDS: Final = 5.0  # until a disk that refused is asked again
+_RETRY_SECONDS: Final = 2.0  # until a disk that refused is asked again
 _AWAY_SECONDS: Final = 1.0  # that a stop waits for a store that is away
 _BEHIND_SECONDS: Final = 10.0  # a store that lets batches wait for longer counts as away
 
