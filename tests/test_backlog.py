@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import re
 import resource
@@ -23,6 +22,7 @@ import uvloop
 from faulty import Proxy
 from harness import CONFIG, DaemonProcess, running, server, wait_for
 
+from collector.config import load
 from collector.errors import OperatorError
 from collector.model import CounterPoint, Kind, Point, Series, SetPoint, Window
 from collector.store import outbox as outboxes
@@ -654,10 +654,43 @@ def test_with_a_replica_asked_for_only_what_it_has_is_confirmed(tmp_path: Path) 
         uvloop.run(run(path))
 
 
-def test_settings_of_the_spool_read_off_as_yaml_does() -> None:
-    """`spool: off` is a boolean to YAML 1.1."""
-    assert SpoolMode(False) is OFF  # type: ignore[arg-type]
-    assert dataclasses.asdict(BacklogSettings())["spool"] is ON_OUTAGE
+@pytest.mark.parametrize(
+    ("text", "expected"), [("{}", ON_OUTAGE), ("{spool: off}", OFF), ("{spool: always}", ALWAYS)]
+)
+def test_off_is_read_as_it_is_written(tmp_path: Path, text: str, expected: SpoolMode) -> None:
+    """`off` is a boolean to YAML 1.1."""
+    file = tmp_path / "collector.yaml"
+    file.write_text(f"backlog: {text}")
+    assert load(file, {}).backlog.spool is expected
+
+
+def test_with_off_an_earlier_spool_is_left_alone_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody can take what it holds for sent."""
+
+    async def run() -> None:
+        (one_series,) = counters(1)
+        async with started(tmp_path / "server.sock", tmp_path / "state") as one:
+            await one.write(CounterPoint(one_series, 1))
+        before = (tmp_path / "state" / "backlog.db").read_bytes()
+        async with started(tmp_path / "server.sock", tmp_path / "state", OFF):
+            pass
+        assert (tmp_path / "state" / "backlog.db").read_bytes() == before
+
+    uvloop.run(run())
+    assert "backlog.left_alone" in caplog.text
+    assert "on_outage" in caplog.text
+
+
+def test_the_spool_is_readable_to_its_owner_only(tmp_path: Path) -> None:
+    """Also in a state_dir that others may enter."""
+    spool = Spool(tmp_path)
+    spool.open()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("backlog.*")}
+    spool.close()
+    assert modes
+    assert set(modes.values()) == {0o600}, modes
 
 
 def test_a_spool_of_another_version_is_not_sent(tmp_path: Path) -> None:

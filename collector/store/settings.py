@@ -65,7 +65,7 @@ class BacklogSettings:
     spares the disk in short outages, and is what a kill in an outage can lose."""
     max_bytes: Annotated[int, SIZE, Ge(2**20)] = 512 * 2**20
     """Bytes of batches that wait for the store, in memory and, compressed, on disk. Beyond it the oldest are
-    dropped, and counted in collector_lost_total{reason="backlog_full"}. 100,000 busy series make about 15 MB
-    a flush, on disk a fifth of it."""
+    dropped, and counted in collector_lost_total{reason="backlog_full"}. 100,000 busy series make about 30 MB
+    a flush, on disk a seventh of it."""
     max_age: Annotated[float, DURATION, Ge(60), Le(14 * 86400)] = 86400.0
     """Batches that have waited for longer are dropped, and counted as `backlog_expired`."""

@@ -127,6 +127,8 @@ class Spool:
             os.pwrite(lock, b"%d\n" % os.getpid(), 0)
 
     def _opened(self) -> tuple[list[Shard], int]:
+        # Metrics are nobody else's business; the two files beside it get the same mode.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         database.text_factory = bytes
         self._database = database
