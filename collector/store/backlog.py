@@ -66,8 +66,7 @@ class Backlog:
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """Takes over what earlier starts left, before the sender runs; puts away what is left, after it has
-        ended.
+        """Takes over what earlier starts left, before the sender runs; stores what is left when it has ended.
 
         OperatorError when another collector has the file.
         """
@@ -165,7 +164,7 @@ class Backlog:
             if self._off:
                 return
             await self._write()
-            await self._drop()
+            await self._drop_from_disk()
             await self._read()
             await self._delete()
 
@@ -252,12 +251,12 @@ class Backlog:
             self._outbox.forgotten += ids
 
     def _drop_from_memory(self) -> None:
-        """What is beyond the limit, unless it is about to be written, and what is too old."""
+        """What is too old."""
         outbox = self._outbox
         outbox.disk_fails = not self._off and time.monotonic() < self._retry_at
         outbox.expire(time.time() - self._settings.max_age)
 
-    async def _drop(self) -> None:
+    async def _drop_from_disk(self) -> None:
         """Deletes from the disk what is beyond the limit, and what is too old."""
         outbox = self._outbox
         outbox.bound()
@@ -279,9 +278,7 @@ class Backlog:
     # ------------------------------------------------------------------ the thread, and what it says
 
     async def _do(self, call: Callable[..., T], *arguments: object) -> T | None:
-        """Calls the file on its thread; None when the disk refuses or the file is damaged, which is seen to
-        here.
-        """
+        """Calls the file on its thread. None if the disk refuses or the file is damaged: that is seen to."""
         if time.monotonic() < self._retry_at:
             return None
         loop = asyncio.get_running_loop()

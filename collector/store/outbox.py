@@ -31,9 +31,7 @@ log = logging.getLogger(__name__)
 
 # What `appendfsync everysec` and a replica that is behind may lose, with room.
 SHORTEST_KEEP: Final = 5.0
-_KEEP_BYTES: Final = (
-    96 * 2**20
-)  # of confirmed batches in memory; those of the shortest time are kept whatever it is
+_KEEP_BYTES: Final = 96 * 2**20  # of confirmed batches in memory, beyond those of the shortest time
 _LOW: Final = 8 * 2**20  # with fewer bytes ready, more are read back from the disk
 
 
@@ -44,9 +42,9 @@ class Outbox:
         """`sequences` are the keys of the last batch applied, shard by shard; `max_bytes` bounds what is not
         confirmed; what is confirmed is kept for `keep` seconds, at least `SHORTEST_KEEP`.
         """
-        self.pending_bytes = 0  # not confirmed: what is on disk counts as it is there, all else as in memory
         self.own = [Shard(number, key) for number, key in enumerate(sequences)]
         self.shards = self.own  # those of earlier starts come first
+        self.pending_bytes = 0  # not confirmed: what is on disk counts as it is there, all else as in memory
         self.ready = Tally()
         self.fresh = Tally()
         self.stored = Tally()  # on disk only
@@ -57,7 +55,7 @@ class Outbox:
         self.lost: Counter[str] = Counter()
         self.max_bytes = max_bytes
         self.write_ahead = False  # batches go to disk before they are sent
-        self.disk_fails = False
+        self.disk_fails = False  # so memory is bounded even if what is on disk is older
         self.disk_errors = 0
         self.forgotten: list[int] = []  # ids whose bytes on disk are no longer needed
         self.short = asyncio.Event()  # little is ready, and more is stored
@@ -180,7 +178,9 @@ class Outbox:
     # ------------------------------------------------------------------ what is lost
 
     def bound(self) -> None:
-        """Drops the oldest batches in memory beyond the limit, but none that is under way."""
+        """Drops the oldest batches in memory beyond the limit, but none that is under way, nor any while
+        there are older ones on disk: those are the backlog's to drop.
+        """
         while self.pending_bytes > self.max_bytes and self._drop_oldest("backlog_full"):
             pass
 
@@ -282,9 +282,7 @@ class Outbox:
         return found
 
     def written(self, rows: list[tuple[Shard, Batch]], *, ready: bool) -> None:
-        """What `to_write` gave is on disk. With `ready` it stays in memory and is sent; nothing may be
-        stored.
-        """
+        """What `to_write` gave is on disk. With `ready` it stays in memory too, to be sent."""
         for shard, batch in rows:
             if not shard.fresh or shard.fresh[0] is not batch:  # dropped meanwhile
                 self.forgotten.append(batch.id)

@@ -123,7 +123,7 @@ class Sender:
                 await self._wait_or_ping(connection)
         finally:
             self._applied.clear()
-            for shard in shards:
+            for shard in self._outbox.shards:
                 shard.flying = 0
             await connection.disconnect(nowait=True)
             await pool.release(connection)

@@ -12,9 +12,8 @@
              sum       CRC-32 of all of the above and of data
              data      zlib, level 1, of: length of head (4 bytes), head, tail
     shard    sequence
-             confirmed, dropped     as in `Shard`: a row up to the first is there to be repeated only, a
-             number
-                       up to the second was counted as lost when it was dropped
+             confirmed, dropped     as in `Shard`: rows up to the first are there to be repeated only, and
+                                    numbers up to the second were counted as lost when they were dropped
 
 A batch carries the name of the collector that made it. So a copy of the file that comes back later, or is
 used by two collectors, does no harm: whoever sends a batch a second time is told that it is there.
@@ -54,15 +53,14 @@ _DAMAGE: Final = {
 }
 _KEY: Final = re.compile(rb"\{[^{}]+\}:q:[0-9a-f]+")
 _TABLES: Final = """
-CREATE TABLE batch (id INTEGER PRIMARY KEY, sequence BLOB NOT NULL, shard INTEGER NOT NULL, seq INTEGER NOT
-NULL,
-    closed REAL NOT NULL, points INTEGER NOT NULL, sum INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE TABLE batch (id INTEGER PRIMARY KEY, sequence BLOB NOT NULL, shard INTEGER NOT NULL,
+    seq INTEGER NOT NULL, closed REAL NOT NULL, points INTEGER NOT NULL, sum INTEGER NOT NULL,
+    data BLOB NOT NULL);
 CREATE TABLE shard (sequence BLOB PRIMARY KEY, confirmed INTEGER NOT NULL, dropped INTEGER NOT NULL)
     WITHOUT ROWID;
 """
 _NOTE: Final = "INSERT OR REPLACE INTO shard VALUES (?, ?, ?)"
 _SCRIPT: Final = b"\r\nEVALSHA\r\n$40\r\n"  # what stands before the name of the script in a head
-
 
 Books = tuple[bytes, int, int]  # sequence, confirmed, dropped
 
