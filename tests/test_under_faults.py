@@ -34,6 +34,10 @@ def test_a_server_that_comes_back_with_an_older_copy_is_given_the_rest(tmp_path:
         server_killed(one, kills=5, blocks=2, pause=0.2, faults=3, tell=print, saves=True)
         nothing_differs(one)
         assert one.server.kills >= 5
+        one.truth.counters["chaos.counter0000"] += 1
+        one.truth.timers["chaos.timer000"] -= 1
+        one.truth.sets["chaos.set000"].add("nobody")
+        assert len(one.differences()) == 3, "the comparison sees the smallest difference"
 
 
 def test_a_collector_that_is_killed_loses_nothing_that_was_flushed(tmp_path: Path) -> None:
