@@ -82,6 +82,10 @@ tsan: $(INSTALLED) $(DEV) ## the same with ThreadSanitizer, for the reader threa
 soak: $(INSTALLED) $(DEV) ## hold the daemon to its promises under full load, for some minutes (ARGS=... names parts)
 	$(PY) tests/soak.py $(ARGS)
 
+.PHONY: chaos
+chaos: $(INSTALLED) $(DEV) ## break connections and kill processes under load, and compare every series (ARGS=... names parts)
+	$(PY) tests/chaos.py $(ARGS)
+
 # uv lives in a throw-away environment: nothing else needs it. Versions in a lock stay as they are
 # unless pyproject.toml forbids them; ARGS=--upgrade takes the newest of all.
 .PHONY: lock

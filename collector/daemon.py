@@ -1,8 +1,10 @@
 """The life of the daemon: start, main loop, stop.
 
-    start   embedded server, sockets, HTTP, and the task that writes; ready when the store was reached once
+    start   embedded server, backlog, sockets, HTTP, and the tasks that write; ready when the store was
+            reached once
     main    at each window's end: engine.flush -> store.write; meanwhile the sockets feed the engine
-    stop    stop reading, drain what the kernel holds, flush the open window, wait for the store, close
+    stop    stop reading, drain what the kernel holds, flush the open window, wait for the store; what it
+            does not confirm goes to the backlog's file
 
 The daemon owns the only clock. Everything below is handed `now`.
 """
@@ -31,6 +33,7 @@ from collector.engine import ENGINES, WITHOUT_CORE, Engine, Interval
 from collector.errors import OperatorError
 from collector.listeners import Listener, create
 from collector.logfmt import Every, event
+from collector.store.backlog import Backlog
 from collector.store.client import connect, without_password
 from collector.store.keys import KeySpace
 from collector.store.reader import Reader
@@ -115,7 +118,9 @@ class Daemon:
             max_bytes=settings.backlog.max_bytes,
             samples=settings.limits.samples,
             refresh=refresh,
+            durability=settings.redis.durability,
         )
+        self.backlog = Backlog(settings.backlog, settings.state_dir, self.writer.outbox, self.writer.sender)
         self._refresh = refresh
         self.flushes = FlushStats()
         self.listeners: list[Listener] = []
@@ -135,7 +140,8 @@ class Daemon:
         log.info(event("collector.start", version=__version__, engine=self.engine.name, **note))
         async with contextlib.AsyncExitStack() as stack:
             client = await stack.enter_async_context(self._store())
-            await stack.enter_async_context(self._tasks(self.writer.sender.run(client)))
+            await stack.enter_async_context(self.backlog.opened())
+            await stack.enter_async_context(self._tasks(self.writer.sender.run(client), self.backlog.run()))
             await stack.enter_async_context(self._sockets())
             await stack.enter_async_context(self._http(client))
             _tame_garbage_collection()
@@ -277,13 +283,21 @@ class Daemon:
                 await asyncio.sleep(0)
             self.writer.write_entries(interval.window, [*interval.events, *interval.checks])
         await self.writer.commit()
-        await self.writer.sender.wait_idle(self.settings.flush_interval / 2)
+        await self.backlog.commit()
+        await self._confirmed()
         self.flushes.add(
             seconds=time.monotonic() - started,
             points=self.writer.points - points,
             window_end=intervals[-1].window.end,
         )
         gc.freeze()
+
+    async def _confirmed(self) -> None:
+        """Waits half a flush interval for the store, and no longer than until a stop begins."""
+        end = time.monotonic() + self.settings.flush_interval / 2
+        while not self.stopping and (left := end - time.monotonic()) > 0:
+            if await self.writer.sender.wait_idle(min(left, _TICK)):
+                return
 
     async def _watch_lag(self) -> None:
         """Measures how long the event loop was held, by how late a timer comes."""
@@ -316,12 +330,8 @@ class Daemon:
     # ------------------------------------------------------------------ stop
 
     async def _flush_last(self) -> None:
-        """Flushes the open window; what the store does not confirm in time is lost, and counted."""
+        """Flushes the open window; what the store does not confirm in time is left to the backlog."""
         intervals = self.engine.close(self.clock())
         if intervals:
-            await self._write(intervals)
-        if not await self.writer.sender.wait_idle(_STOP_SECONDS):
-            points = self.writer.outbox.abandon()
-            log.error(
-                event("collector.lost", points=points, reason="stopped", error=self.writer.sender.last_error)
-            )
+            await self._write(intervals)  # does not wait any more: a stop has begun
+        await self.backlog.wait_confirmed(_STOP_SECONDS)

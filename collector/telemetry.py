@@ -32,7 +32,10 @@ LOSSES: Final = {
     "backlog_full": "points dropped, oldest first, because the store was away for too long",
     "store_refused": "operations that the store refused: a key of another type, say",
     "store_forgot": "batches that the store had confirmed and lost, older than what is kept to repeat",
-    "stopped": "points that the store had not confirmed when a stop could wait no longer",
+    "backlog_expired": "points dropped because they had waited for too long",
+    "spool_damaged": "points of batches that could not be read back from the disk",
+    "earlier_start": "batches of an earlier start that are neither on disk nor in the store",
+    "stopped": "points that at a stop were neither confirmed by the store nor taken by the disk",
 }
 LIMITS: Final = (
     "series",
@@ -275,6 +278,30 @@ def _store(source: Source) -> Iterator[Metric]:
     )
     yield Metric(
         "collector_backlog_bytes", "gauge", "Bytes not confirmed yet.", [({}, writer.outbox.pending_bytes)]
+    )
+    yield Metric(
+        "collector_backlog_disk_batches",
+        "gauge",
+        "Batches of the backlog that are on disk only.",
+        [({}, writer.outbox.stored.batches)],
+    )
+    yield Metric(
+        "collector_backlog_disk_bytes",
+        "gauge",
+        "Bytes that they take there.",
+        [({}, writer.outbox.stored.bytes)],
+    )
+    yield Metric(
+        "collector_backlog_disk_errors_total",
+        "counter",
+        "Times that the disk refused the backlog.",
+        [({}, writer.outbox.disk_errors)],
+    )
+    yield Metric(
+        "collector_store_kept_bytes",
+        "gauge",
+        "Bytes of confirmed batches held in memory, to be repeated to a store that loses them.",
+        [({}, writer.outbox.kept.bytes)],
     )
     yield Metric(
         "collector_lost_total",

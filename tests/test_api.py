@@ -706,7 +706,7 @@ def test_status_tells_what_runs_and_how_it_fares() -> None:
         parts.listeners.append(listener)
         parts.engine.ingest(0, b"bad\ngood:1|c", ("127.0.0.1", 5), time.time())
         parts.flushes.add(seconds=0.5, points=3, window_end=int(NOW))
-        parts.writer.outbox.pending_batches = 2
+        parts.writer.outbox.ready.batches = 2
         data = (await server.ask("/api/v1/status")).data
         await listener.close()
         assert data["engine"] == server.parts.engine.name

@@ -39,7 +39,7 @@ def settings(tmp_path: Path, text: str, **environ: str) -> Settings:
     ("text", "expected"),
     [
         ("flush_intervall: 10s", '1:1: unknown key "flush_intervall" (did you mean "flush_interval"?)'),
-        ("redis: {zzz: 1}", '1:9: unknown key "zzz" (known here: url, prefix)'),
+        ("redis: {zzz: 1}", '1:9: unknown key "zzz" (known here: url, prefix, durability)'),
         (
             "listen:\n - {url: 'udp://h', gagues: statsd}",
             '2:21: unknown key "gagues" (did you mean "gauges"?)',

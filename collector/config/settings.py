@@ -54,7 +54,8 @@ class Settings:
     minute. A kill loses at most the open window; a shorter one costs more writes and more memory in the
     store."""
     state_dir: Path = Path("~/.local/state/collector")
-    """Where the embedded server keeps its data. One collector to a directory: a second one is refused."""
+    """Where the embedded server and the backlog keep their data. One collector to a directory: a second one
+    is refused."""
     redis: StoreSettings = field(default_factory=StoreSettings)
     """Where the data goes."""
     embedded: EmbeddedSettings = field(default_factory=EmbeddedSettings)

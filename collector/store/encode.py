@@ -14,7 +14,7 @@ import hashlib
 import time
 from array import array
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Final, cast
 
@@ -39,18 +39,31 @@ BATCH_BYTES: Final = 256 * 1024  # of keys and operations
 
 @dataclass(slots=True)
 class Batch:
-    """A packed batch. `points` is what losing it would cost; `closed` orders batches of all shards."""
+    """A packed batch. `points` is what losing it would cost, `closed` is Unix time."""
 
     seq: int
     closed: float
     points: int
     head: bytes
     tail: bytes
+    id: int = 0
+    """Its place among the batches of all shards, and its key on disk; given by the outbox."""
+    stored: int = 0
+    """Bytes that it takes on disk; 0 while it is not there."""
+    size: int = field(init=False)
+    """Bytes of it in memory, roughly those sent."""
+
+    def __post_init__(self) -> None:
+        self.size = len(self.head) + len(self.tail)
 
     @property
-    def size(self) -> int:
-        """Bytes held in memory, roughly those sent."""
-        return len(self.head) + len(self.tail)
+    def cost(self) -> int:
+        """Bytes that it counts for while it waits: on disk, or else in memory."""
+        return self.stored or self.size
+
+    def put_down(self) -> None:
+        """Leaves the bytes to the disk, which has them."""
+        self.head = self.tail = b""
 
     def command(self, prev: int) -> list[bytes]:
         """The command as RESP, when `prev` is the number of the batch before it."""
@@ -139,7 +152,7 @@ class Encoder:
         count = len(start) + keys + 3 + arguments  # the three are the numbers between head and tail
         return Batch(
             self.seq,
-            time.monotonic(),
+            time.time(),
             self.points,
             b"".join((b"*%d\r\n" % count, _bulks(start), *head)),
             b"".join(tail),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -17,27 +18,40 @@ from redis.exceptions import RedisError
 
 from collector.errors import StoreError
 from collector.logfmt import event
-from collector.store.client import TIMEOUT, check_schema, explain
+from collector.store.client import check_schema, explain
 from collector.store.encode import SCRIPT, Batch
-from collector.store.keys import KeySpace
-from collector.store.outbox import Outbox, Shard
+from collector.store.keys import SCHEMA, KeySpace
+from collector.store.outbox import Outbox
+from collector.store.settings import Durability
+from collector.store.shard import Shard
 
 log = logging.getLogger(__name__)
 
 _IN_FLIGHT: Final = 512 * 1024  # bytes sent ahead of their replies
+_WAIT_MS: Final = 2000  # for a replica; below TIMEOUT, which would take the server for gone
 _PING_SECONDS: Final = 5.0  # how long an idle connection is believed
 _FIRST_PAUSE: Final = 0.1  # seconds before the second try
 _LONGEST_PAUSE: Final = 5.0
 
 
+@dataclass(slots=True)
+class _Applied:
+    """A batch that the server has applied, now or before, and what it said about single operations."""
+
+    shard: Shard
+    batch: Batch
+    applied: bool
+    errors: list[bytes]
+
+
 class Sender:
     """Carries an outbox to the store; `run` is its task."""
 
-    def __init__(self, keys: KeySpace, collector: bytes, outbox: Outbox) -> None:
-        """`collector` is the name that the store knows this collector by."""
+    def __init__(self, keys: KeySpace, outbox: Outbox, durability: Durability) -> None:
         self._keys = keys
-        self._collector = collector
         self._outbox = outbox
+        self._replicated = durability is Durability.REPLICA
+        self._applied: list[_Applied] = []  # what a replica has yet to have
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -47,10 +61,10 @@ class Sender:
         self.retries = 0
 
     def wake(self) -> None:
-        """Says that the outbox has more."""
+        """Says that the outbox has changed."""
         if self._outbox.pending_batches:
             self._idle.clear()
-            self._wake.set()
+        self._wake.set()
 
     async def wait_idle(self, seconds: float) -> bool:
         """Waits until all is confirmed; False when that takes longer."""
@@ -92,8 +106,8 @@ class Sender:
         shards = self._outbox.shards
         try:
             await self._ask(connection, [(b"SCRIPT", b"LOAD", SCRIPT)])
-            sequences = [self._keys.sequence(shard.number, self._collector) for shard in shards]
-            replies = await self._ask(connection, [(b"GET", key) for key in sequences])
+            replies = await self._ask(connection, [(b"GET", shard.sequence) for shard in shards])
+            await self._replicate(connection)
             for shard, reply in zip(shards, replies, strict=True):
                 self._outbox.align(shard, -1 if reply is None else int(reply))
             if not self.up:
@@ -108,7 +122,8 @@ class Sender:
                     self._idle.set()
                 await self._wait_or_ping(connection)
         finally:
-            for shard in shards:
+            self._applied.clear()
+            for shard in self._outbox.shards:
                 shard.flying = 0
             await connection.disconnect(nowait=True)
             await pool.release(connection)
@@ -123,8 +138,8 @@ class Sender:
 
     async def _ask(self, connection: Any, commands: list[tuple[bytes, ...]]) -> list[Any]:
         packed = connection.pack_commands(commands)
-        await connection.send_packed_command(packed, check_health=False)
-        return [await connection.read_response(disable_decoding=True, timeout=TIMEOUT) for _ in commands]
+        await _send(connection, packed)
+        return [await _reply(connection) for _ in commands]
 
     async def _send_all(self, connection: Any) -> None:
         """Sends all pending batches, a bounded number of bytes ahead of the replies."""
@@ -133,7 +148,7 @@ class Sender:
         for shard in self._outbox.shards:
             while (following := shard.next_to_send()) is not None:
                 batch, prev = following
-                await connection.send_packed_command(batch.command(prev), check_health=False)
+                await _send(connection, batch.command(prev))
                 flying.append((shard, batch))
                 ahead += batch.size
                 while ahead > _IN_FLIGHT:
@@ -141,12 +156,55 @@ class Sender:
                     await self._settle(connection, *flying.popleft())
         while flying:
             await self._settle(connection, *flying.popleft())
+        if self._applied:
+            await self._replicate(connection)
 
     async def _settle(self, connection: Any, shard: Shard, batch: Batch) -> None:
         """Reads the reply to a batch; raises, and so starts a new session, unless it was confirmed."""
-        reply = await connection.read_response(disable_decoding=True, timeout=TIMEOUT)
-        outcome, number, *errors = reply
+        outcome, number, *errors = await _reply(connection)
         if outcome < 0:
             raise StoreError(f"the server has batch {number}, not the one before {batch.seq}")
-        assert shard.pending[0] is batch
-        self._outbox.settle(shard, applied=outcome > 0, errors=errors)
+        done = _Applied(shard, batch, outcome > 0, errors)
+        if self._replicated:
+            self._applied.append(done)
+        else:
+            self._confirm(done)
+
+    def _confirm(self, done: _Applied) -> None:
+        assert done.shard.ready[0] is done.batch
+        self._outbox.settle(done.shard, applied=done.applied, errors=done.errors)
+
+    async def _replicate(self, connection: Any) -> None:
+        """With `durability: replica`, confirms what was applied once a replica has it; one WAIT for all of
+        it.
+
+        At the start of a session nothing is confirmed by it, but what the server says that it has may be
+        trusted afterwards: WAIT asks for what this connection has written, so it writes something, and what
+        came before that was replicated before it.
+        """
+        if not self._replicated:
+            return
+        write = (b"HSET", self._keys.meta, b"schema", b"%d" % SCHEMA)  # as it is already
+        _, replicas = await self._ask(connection, [write, (b"WAIT", b"1", b"%d" % _WAIT_MS)])
+        if replicas < 1:
+            raise StoreError(
+                f"no replica has the batches after {_WAIT_MS / 1000:g} s: connect one to the server, "
+                f"or set redis.durability to primary"
+            )
+        for done in self._applied:
+            self._confirm(done)
+        self._applied.clear()
+
+
+async def _reply(connection: Any) -> Any:
+    """The next reply; an error after TIMEOUT, which is the connection's own: with one of the call there is
+    none.
+    """
+    return await connection.read_response(disable_decoding=True)
+
+
+async def _send(connection: Any, packed: list[bytes]) -> None:
+    try:
+        await connection.send_packed_command(packed, check_health=False)
+    except RuntimeError as error:  # how uvloop says that the other side has closed, between two writes
+        raise ConnectionResetError(str(error)) from error

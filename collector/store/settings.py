@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Final
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Le, MinLen
 
-from collector.units import SIZE
+from collector.units import DURATION, SIZE
 
 EMBEDDED: Final = "embedded"
 SCHEMES: Final = ("redis", "rediss", "unix")
+
+
+class Durability(StrEnum):
+    """Who has to have a batch before it counts as confirmed."""
+
+    PRIMARY = "primary"
+    REPLICA = "replica"
+
+
+class SpoolMode(StrEnum):
+    """When batches go to disk."""
+
+    ON_OUTAGE = "on_outage"
+    ALWAYS = "always"
+    OFF = "off"
+
+    @classmethod
+    def _missing_(cls, value: object) -> SpoolMode | None:
+        return cls.OFF if value is False else None  # how YAML 1.1 reads `off`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +44,10 @@ class StoreSettings:
     or a Valkey: redis://user:password@host:6379/0, rediss://… for TLS, unix:///path/to.sock?db=0."""
     prefix: Annotated[str, MinLen(1)] = "m"
     """What every key starts with, so that several collectors with different data can share a server."""
+    durability: Durability = Durability.PRIMARY
+    """When a batch counts as confirmed. `primary`: when the server has applied it; what a failover then loses
+    is sent again for two flushes. `replica`: when a replica has it too, which costs a round trip between the
+    two for each flush; without a replica everything waits in the backlog."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +56,16 @@ class BacklogSettings:
 
     __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}  # noqa: RUF012
 
+    spool: SpoolMode = SpoolMode.ON_OUTAGE
+    """When batches go to disk, into state_dir. `on_outage`: while the store is away, what exceeds `memory`,
+    and at a stop all that it has not confirmed. `always`: every batch before it is sent, so that a kill of
+    the collector loses nothing that was flushed; each flush then waits for the disk. `off`: never."""
+    memory: Annotated[int, SIZE, Ge(2**20)] = 64 * 2**20
+    """Bytes of batches held in memory while the store is away; what goes beyond it waits on disk. More of it
+    spares the disk in short outages, and is what a kill in an outage can lose."""
     max_bytes: Annotated[int, SIZE, Ge(2**20)] = 512 * 2**20
-    """Bytes of batches held in memory until the store has confirmed them. Beyond it the oldest are dropped,
-    and counted in collector_lost_total{reason="backlog_full"}. 100,000 busy series: about 15 MB a flush."""
+    """Bytes of batches that wait for the store, in memory and, compressed, on disk. Beyond it the oldest are
+    dropped, and counted in collector_lost_total{reason="backlog_full"}. 100,000 busy series make about 30 MB
+    a flush, on disk a seventh of it."""
+    max_age: Annotated[float, DURATION, Ge(60), Le(14 * 86400)] = 86400.0
+    """Batches that have waited for longer are dropped, and counted as `backlog_expired`."""

@@ -20,9 +20,10 @@ from collector.model import (
     Window,
 )
 from collector.store.encode import BATCH_BYTES, BATCH_POINTS, Encoder
-from collector.store.keys import SET_SECONDS, KeySpace
+from collector.store.keys import SET_SECONDS, SHARDS, KeySpace
 from collector.store.outbox import Outbox
 from collector.store.sender import Sender
+from collector.store.settings import Durability
 
 CHUNK_TTL: Final = 7 * 86400  # seconds; no chunk may go before it has been rolled up
 
@@ -41,14 +42,23 @@ class _Known:
 class Writer:
     """Takes points, and hands batches of them to its outbox, which its sender empties. One per store."""
 
-    def __init__(self, keys: KeySpace, *, max_bytes: int, samples: int, refresh: float) -> None:
+    def __init__(
+        self,
+        keys: KeySpace,
+        *,
+        max_bytes: int,
+        samples: int,
+        refresh: float,
+        durability: Durability = Durability.PRIMARY,
+    ) -> None:
         """`max_bytes` bounds what is held while the store is away; `samples` are kept per timer; the
         registry hears of a live series every `refresh` seconds.
         """
         self.keys = keys
         self.collector = secrets.token_hex(6).encode()
-        self.outbox = Outbox(max_bytes=max_bytes)
-        self.sender = Sender(keys, self.collector, self.outbox)
+        sequences = [keys.sequence(shard, self.collector) for shard in range(SHARDS)]
+        self.outbox = Outbox(sequences, max_bytes=max_bytes, keep=2 * keys.resolution)
+        self.sender = Sender(keys, self.outbox, durability)
         self.points = 0
         self._samples = samples
         self._refresh = refresh
@@ -125,14 +135,14 @@ class Writer:
             if encoder.points < BATCH_POINTS and encoder.size < BATCH_BYTES:
                 return encoder
             self._close(shard)
-        encoder = self._building[shard] = Encoder(self.outbox.shards[shard].seq + 1, self.collector)
+        encoder = self._building[shard] = Encoder(self.outbox.own[shard].seq + 1, self.collector)
         return encoder
 
     def _close(self, shard: int) -> None:
         names = (b"last", b"total", b"ix")
         batch = self._building.pop(shard).close(
             [
-                self.keys.sequence(shard, self.collector),
+                self.outbox.own[shard].sequence,
                 *(self.keys.shard_key(shard, name) for name in names),
             ]
         )
