@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from collector.model import Kind
-from collector.units import format_duration, parse_duration
+from collector.units import parse_duration
 
 SLOTS: Final = 120  # slots of one chunk, which keeps a hash of numbers a listpack
 SET_SECONDS: Final = 60  # what one HyperLogLog of a set covers; no finer one is kept
@@ -69,7 +69,7 @@ class Ladder:
 
     def written(self) -> dict[str, str]:
         """As `parse` reads it."""
-        return {format_duration(rung.resolution): format_duration(rung.life) for rung in self.rungs}
+        return {_text(rung.resolution): _text(rung.life) for rung in self.rungs}
 
     def fitted(self, finest: int) -> Ladder:
         """The ladder that begins with what is written, one slot every `finest` seconds.
@@ -116,14 +116,20 @@ def chain_fault(resolutions: Iterable[int]) -> str:
     """Why resolutions, the finest first, cannot be rolled up one from the other, with the remedy; or ""."""
     chain = list(resolutions)
     for finer, coarser in pairwise(chain):
-        fine, coarse = format_duration(finer), format_duration(coarser)
+        fine, coarse = _text(finer), _text(coarser)
         if coarser % finer:
-            return f"{coarse} is no multiple of {fine}: try {format_duration(-(-coarser // finer) * finer)}"
+            return f"{coarse} is no multiple of {fine}: try {_text(-(-coarser // finer) * finer)}"
         if SLOTS % (coarser // finer):
             between = next((one for one in range(finer + 1, coarser) if _fits(finer, one, coarser)), 0)
-            remedy = f"put {format_duration(between)} between them" if between else "try another one"
+            remedy = f"put {_text(between)} between them" if between else "try another one"
             return f"{coarse} is {coarser // finer} times {fine}, which does not divide {SLOTS}: {remedy}"
     return ""
+
+
+def _text(seconds: int) -> str:
+    """As people write it: 90d, where the shortest text would be 12w6d."""
+    units = (("d", 86400), ("h", 3600), ("m", 60))
+    return next((f"{seconds // span}{unit}" for unit, span in units if seconds % span == 0), f"{seconds}s")
 
 
 def _fits(*chain: int) -> bool:
@@ -139,7 +145,7 @@ def _whole(text: object) -> int:
 
 
 def _shown(rung: Rung) -> str:
-    return f"{format_duration(rung.resolution)}: {format_duration(rung.life)}"
+    return f"{_text(rung.resolution)}: {_text(rung.life)}"
 
 
 _NUMBERS: Final = Ladder.parse({"10s": "6h", "1m": "48h", "1h": "90d"})

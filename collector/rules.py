@@ -135,6 +135,11 @@ class Retention:
     def _chain(self, kind: Kind) -> tuple[int, ...]:
         return tuple(sorted({rung.resolution for one in self.ladders(kind) for rung in one.rungs}))
 
+    @property
+    def resolutions(self) -> frozenset[int]:
+        """All resolutions of all kinds, in seconds."""
+        return frozenset(one for chain in self.chains.values() for one in chain)
+
     def fault(self, kind: Kind) -> str:
         """Why the ladders of a kind do not go together, with the remedy; or ""."""
         return chain_fault(self.chains[kind])

@@ -91,6 +91,8 @@ steps.roll = function()
       call('SADD', KEYS[2], letter .. string.sub(base, #tag + 3) .. string.sub(coarser, #base + 1))
       seconds = math.max(seconds, LIVE)
     end
+    -- The coarsest chunk fills for long: what a former rule has promised to its older slots is kept.
+    if after == '0' then seconds = math.max(seconds, call('TTL', coarser)) end
     call('EXPIRE', coarser, seconds)
     reply[1] = reply[1] + 1
   end

@@ -22,7 +22,7 @@ from collector.rules import Retention
 from collector.sketch import Sketch
 from collector.store.client import store_errors
 from collector.store.compaction.edges import Watermarks, edges
-from collector.store.keys import LETTERS, SHARDS, KeySpace
+from collector.store.keys import LETTERS, KeySpace
 from collector.store.numbers import read_number
 from collector.store.reading import members, slots
 from collector.store.reading.plan import Piece, Points, Reach, by_step, middle, pieces, stitched, target
@@ -55,12 +55,8 @@ class Reader:
         self._idle_expiry = idle_expiry
         self._retention = retention or Retention(RetentionSettings(), keys.resolution)
         self._registry = Registry(client, keys, idle_expiry + refresh)
-        self._marks: dict[int, Watermarks] = {}
-        self._marks_read = float("-inf")
-
-    def longest(self, kind: Kind) -> int:
-        """Seconds after which nothing of a kind is left."""
-        return self._retention.longest(kind)
+        self._marks: dict[int, tuple[float, Watermarks]] = {}  # by shard, and when they were read
+        self.kept = float(max(self._retention.longest(kind) for kind in Kind))  # seconds; nothing is older
 
     async def find(self, matches: Callable[[Series], bool], now: float) -> list[Series]:
         """Live series that match, sorted by key."""
@@ -124,7 +120,7 @@ class Reader:
 
         An hour at an edge of the range counts in full where its minutes are gone.
         """
-        marks = await self._watermarks()
+        marks = await self._watermarks({self._keys.shard(one) for one in series})
         chain = self._retention.chains[Kind.SET]
         keys: list[bytes] = []
         for one in series:
@@ -211,7 +207,7 @@ class Reader:
         self, series: Sequence[Series], start: float, end: float, step: int | None
     ) -> list[slots.Wanted]:
         """Of each series its shard, what its keys start with, and the pieces to read."""
-        marks = await self._watermarks()
+        marks = await self._watermarks({self._keys.shard(one) for one in series})
         plans: dict[tuple[int, Kind, int], tuple[Piece, ...]] = {}
         found: list[slots.Wanted] = []
         for one in series:
@@ -232,20 +228,25 @@ class Reader:
             reaches.append(Reach(edge.coarser, marks.done(edge) or 0, life))
         return reaches
 
-    async def _watermarks(self) -> dict[int, Watermarks]:
-        """Of every shard, at most a second old."""
-        if time.monotonic() - self._marks_read > _FRESH:
+    def forget_watermarks(self) -> None:
+        """Reads them anew with the next question."""
+        self._marks.clear()
+
+    async def _watermarks(self, shards: Iterable[int]) -> dict[int, Watermarks]:
+        """Of some shards, at most a second old."""
+        now = time.monotonic()
+        stale = [one for one in shards if self._marks.get(one, (float("-inf"),))[0] < now - _FRESH]
+        if stale:
             (named,) = await self._ask([("HGET", self._keys.meta, "resolutions")])
             resolutions = {int(one) for one in (named or b"").decode().split(",") if one}
-            places = list(product(range(SHARDS), sorted(resolutions | self._keys.resolutions)))
+            places = list(product(stale, sorted(resolutions | self._keys.resolutions)))
             keys = [self._keys.shard_key(shard, b"wm:%d" % one) for shard, one in places]
-            hashes: dict[int, dict[int, dict[bytes, bytes]]] = {shard: {} for shard in range(SHARDS)}
+            hashes: dict[int, dict[int, dict[bytes, bytes]]] = {shard: {} for shard in stale}
             replies = await self._ask([("HGETALL", key) for key in keys])
             for (shard, one), fields in zip(places, replies, strict=True):
                 hashes[shard][one] = fields
-            self._marks = {shard: Watermarks(found) for shard, found in hashes.items()}
-            self._marks_read = time.monotonic()
-        return self._marks
+            self._marks.update({shard: (now, Watermarks(found)) for shard, found in hashes.items()})
+        return {shard: self._marks[shard][1] for shard in shards}
 
     async def _stream(self, name: bytes, count: int) -> list[dict[str, Any]]:
         key = self._keys.shard_key(0, name)

@@ -28,5 +28,6 @@ from __future__ import annotations
 
 from collector.store.compaction.compactor import Compactor
 from collector.store.compaction.lease import LeaseLostError
+from collector.store.compaction.turn import Counts
 
-__all__ = ["Compactor", "LeaseLostError"]
+__all__ = ["Compactor", "Counts", "LeaseLostError"]

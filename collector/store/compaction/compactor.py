@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 
 from redis.asyncio import Redis
@@ -24,12 +25,16 @@ log = logging.getLogger(__name__)
 class Compactor:
     """Rolls all shards up, one after another, spread over the length of the shortest chunk."""
 
-    def __init__(self, client: Redis, keys: KeySpace, retention: Retention) -> None:
+    def __init__(
+        self, client: Redis, keys: KeySpace, retention: Retention, lost: Counter[str] | None = None
+    ) -> None:
+        """What is left out of a store that is nearly full is counted in `lost`."""
         self._client = client
         self._keys = keys
         self._retention = retention
         self.shedding = False  # whether minute sketches are left out, because the store is nearly full
         self.counts = Counts()
+        self.lost: Counter[str] = Counter() if lost is None else lost
         self.last_error = ""
 
     @property
@@ -84,7 +89,7 @@ class Compactor:
             lease = Lease(self._client, self._keys, shard)
             if not await lease.take():
                 return False
-            turn = Turn(lease, self._keys, self._retention, self.counts, now, seconds)
+            turn = Turn(lease, self._keys, self._retention, self.counts, self.lost, now, seconds)
             try:
                 await turn.run(shedding=self.shedding)
             finally:

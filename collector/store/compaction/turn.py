@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -45,7 +46,6 @@ class Counts:
 
     rolled: int = 0  # chunks
     again: int = 0  # of them because a late sample had entered
-    shed: int = 0  # sketches left out because the store was nearly full
     swept: int = 0  # series removed
 
 
@@ -53,7 +53,14 @@ class Turn:
     """One shard's turn, under its lease."""
 
     def __init__(
-        self, lease: Lease, keys: KeySpace, retention: Retention, counts: Counts, now: float, seconds: float
+        self,
+        lease: Lease,
+        keys: KeySpace,
+        retention: Retention,
+        counts: Counts,
+        lost: Counter[str],
+        now: float,
+        seconds: float,
     ) -> None:
         """`now` in Unix time; `seconds` is how long it may take to spare the server."""
         self._lease = lease
@@ -61,6 +68,7 @@ class Turn:
         self._keys = keys
         self._retention = retention
         self._counts = counts
+        self._lost = lost
         self._now = now
         self._until = time.monotonic() + seconds
         self._shedding = False
@@ -163,7 +171,7 @@ class Turn:
             slots = _merge(edge, number, fields)
             await asyncio.sleep(0)
             if self._shedding and edge.after:  # a rung between the finest and the coarsest
-                self._counts.shed += len(slots)
+                self._lost["shed_sketches"] += len(slots)
                 slots = {}
             pairs = [one for slot, sketch in slots.items() for one in (slot, sketch.encode())]
             found.append([len(fields), len(slots), *pairs])
