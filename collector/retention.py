@@ -74,11 +74,14 @@ class Ladder:
     def fitted(self, finest: int) -> Ladder:
         """The ladder that begins with what is written, one slot every `finest` seconds.
 
-        Rungs that are finer than that cannot be had: the longest of their lives becomes that of the finest
-        there is. Before a ladder that begins coarser stands what it is rolled up from, kept for one chunk.
+        Rungs at its start that are no multiple of that cannot be had: the longest of their lives becomes that
+        of the finest there is. Before a ladder that begins coarser stands what it is rolled up from, kept for
+        one chunk.
         """
-        coarser = tuple(rung for rung in self.rungs if rung.resolution > finest)
-        lives = [rung.life for rung in self.rungs if rung.resolution <= finest]
+        coarser = self.rungs
+        while coarser and (coarser[0].resolution % finest or coarser[0].resolution == finest):
+            coarser = coarser[1:]
+        lives = [rung.life for rung in self.rungs[: len(self.rungs) - len(coarser)]]
         life = max(lives, default=min(finest * SLOTS, coarser[0].life if coarser else finest * SLOTS))
         return Ladder((Rung(finest, life), *coarser))
 
@@ -162,9 +165,9 @@ class RetentionSettings:
     __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}  # noqa: RUF012
 
     counters: Ladder = _NUMBERS
-    """Increments of counters. A busy series takes some 50 kB with the default, 6 bytes a point. A ladder
-    that begins finer than `flush_interval` begins with that; before one that begins coarser, the flush
-    interval is kept until it is rolled up."""
+    """Increments of counters. A busy series takes some 50 kB with the default, 6 bytes a point. Rungs at the
+    start that are no multiple of `flush_interval` give their life to that; before a ladder that begins
+    coarser, the flush interval is kept until it is rolled up."""
     gauges: Ladder = _NUMBERS
     """Values of gauges: of a coarser slot the last one. Some 60 kB a series."""
     timers: Ladder = _SKETCHES

@@ -45,23 +45,28 @@ end
 
 -- A double holds sums up to 2^53 exactly; beyond that the server adds, with 64 bits, or as a long double where
 -- those do not suffice.
+local function long_sum(fields, coarse, key, slot)
+  call('HDEL', key, slot)
+  for n = 1, #fields, 2 do
+    if coarse(fields[n]) == slot then
+      local reply = redis.pcall('HINCRBY', key, slot, fields[n + 1])
+      if type(reply) == 'table' then redis.pcall('HINCRBYFLOAT', key, slot, fields[n + 1]) end
+    end
+  end
+end
+
 local function sums(fields, coarse, key)
-  local sum, size, values, out = {}, {}, {}, {}
+  local sum, size, out = {}, {}, {}
   for n = 1, #fields, 2 do
     local slot, value = coarse(fields[n]), tonumber(fields[n + 1])
-    sum[slot], size[slot] = (sum[slot] or 0) + value, (size[slot] or 0) + math.abs(value)
-    values[slot] = values[slot] or {}
-    table.insert(values[slot], fields[n + 1])
+    sum[slot] = (sum[slot] or 0) + value
+    size[slot] = (size[slot] or 0) + (value < 0 and -value or value)
   end
   for slot, value in pairs(sum) do
     if size[slot] < 2 ^ 53 then
       out[#out + 1], out[#out + 2] = slot, number(value)
     else
-      call('HDEL', key, slot)
-      for _, text in ipairs(values[slot]) do
-        local reply = redis.pcall('HINCRBY', key, slot, text)
-        if type(reply) == 'table' then redis.pcall('HINCRBYFLOAT', key, slot, text) end
-      end
+      long_sum(fields, coarse, key, slot)
     end
   end
   return out
@@ -125,7 +130,7 @@ steps.roll = function()
       end
     else
       local first = chunk % k * SLOTS / k
-      local function coarse(slot) return string.format('%d', first + math.floor(slot / k)) end
+      local function coarse(slot) return first + math.floor(slot / k) end
       fields = call('HGETALL', finer)
       if letter == 'c' then fields = sums(fields, coarse, coarser) else fields = lasts(fields, coarse) end
     end
