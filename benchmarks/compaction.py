@@ -213,10 +213,9 @@ def _resident() -> int:
 
 
 def _left(store: _Store, kind: Kind) -> Iterator[tuple[int, int, int]]:
-    """(resolution, first second, last) of what is there of a series just before the roll-up moves on again.
+    """(resolution, first second, last) of what is there of a series just before the oldest chunk expires.
 
-    A chunk lives from its end as long as its rung; until its roll-up it waits for its own end, and then for
-    the shard's turn, which comes within the length of the shortest chunk.
+    A chunk lives from its end as long as its rung.
     """
     retention = store.retention
     chain = retention.chains[kind]
@@ -224,8 +223,7 @@ def _left(store: _Store, kind: Kind) -> Iterator[tuple[int, int, int]]:
     for resolution in chain:
         span = spans.get(resolution, resolution * (1 if kind is Kind.SET else SLOTS))
         life = retention.life(kind, resolution)
-        first = store.end - life - (span if resolution == chain[-1] and kind is not Kind.SET else 2 * span)
-        yield resolution, first, store.end
+        yield resolution, store.end - life - span, store.end
 
 
 async def _days(timers: int, sets: int) -> None:

@@ -28,7 +28,7 @@ from collector.rules import Glob, KindWord, Retention, SeriesRule
 )
 def test_a_ladder_that_cannot_be_is_told_with_its_remedy(ladder: object, message: str) -> None:
     """Each coarser resolution is a multiple of the finer, made from one chunk of it, and kept longer."""
-    with pytest.raises(ValueError) as caught:  # noqa: PT011  # its text is the point
+    with pytest.raises(ValueError) as caught:
         Ladder.parse(ladder)
     assert message in str(caught.value)
 
@@ -46,8 +46,8 @@ def test_a_ladder_that_cannot_be_is_told_with_its_remedy(ladder: object, message
     ],
 )
 def test_a_ladder_begins_with_what_is_written(finest: int, ladder: dict[str, str], fitted: str) -> None:
-    """Rungs finer than the flush interval give their life to it; before a ladder that begins coarser it is kept
-    for one chunk, until it is rolled up."""
+    """Rungs that are no multiple of the flush interval give their life to it; before a ladder that begins
+    coarser it is kept for one chunk, until it is rolled up."""
     assert str(Ladder.parse(ladder).fitted(finest)) == fitted
 
 

@@ -51,7 +51,7 @@ def config() -> None:
 @click.option("--strict", is_flag=True, help="Exit code 3 when there are warnings.")
 @json_option
 def check_command(file: str | None, strict: bool, as_json: bool) -> None:
-    """Find all faults of FILE at once, with line, column and suggestion.
+    """Find all faults of FILE and its rule files at once; print the ladders in force.
 
     \b
     Example: collector config check config/collector.yaml

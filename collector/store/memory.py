@@ -8,7 +8,6 @@ stop. It ends below 75 %.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import Final
 
@@ -33,6 +32,7 @@ class MemoryGuard:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
+        self._problem = ""
         self.ratio = 0.0  # of maxmemory that is used; 0 without a limit, and before it is known
 
     @property
@@ -43,9 +43,14 @@ class MemoryGuard:
     async def run(self, client: Redis, compactor: Compactor) -> None:
         """Looks every ten seconds, for ever."""
         while True:
-            # The sender tells when the store is away; until it is back nothing changes.
-            with contextlib.suppress(StoreError):
+            problem = ""
+            try:
                 await self.look(client, compactor)
+            except StoreError as error:  # until it answers nothing changes
+                problem = str(error)
+            if problem and problem != self._problem:
+                log.warning(event("store.memory_unknown", error=problem))
+            self._problem = problem
             await asyncio.sleep(_SECONDS)
 
     async def look(self, client: Redis, compactor: Compactor) -> None:
