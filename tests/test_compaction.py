@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -241,6 +242,30 @@ def test_a_chunk_that_changes_while_its_sketches_are_merged_is_refused_and_done_
         assert not await rig.client.exists(b"%b:60:%d" % (base, chunk * 10 // 60))
 
     on(path, "changed", test)
+
+
+def test_every_shard_has_its_turn_even_when_the_clock_runs_ahead(path: str) -> None:
+    """The daemon's task goes through all shards, in a time in which none of them can be punctual."""
+
+    async def test(rig: Rig) -> None:
+        series = [Series(Kind.COUNTER, f"n{n}") for n in range(400)]
+        await rig.compactor.open(rig.now)
+        await rig.write(START + 5, *(CounterPoint(one, 1) for one in series))
+        begun = time.monotonic()
+        task = asyncio.create_task(
+            rig.compactor.run(lambda: START + 1300 + (time.monotonic() - begun) * 1000)
+        )
+        while rig.compactor.counts.rolled < len(series):
+            assert time.monotonic() < begun + 20, rig.compactor.counts
+            await asyncio.sleep(0.05)
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=0.1)
+        rig.now = START + 1300.0
+        for one in series[::50]:
+            await agree(rig, one, {60: 10**4})
+
+    on(path, "turns", test)
 
 
 # ---------------------------------------------------------------------- late samples

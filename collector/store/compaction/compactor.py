@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from redis.asyncio import Redis
 
@@ -20,6 +21,9 @@ from collector.store.compaction.turn import GRACE, SWEEP_SECONDS, Counts, Turn
 from collector.store.keys import SHARDS, KeySpace
 
 log = logging.getLogger(__name__)
+
+_AGAIN_SECONDS: Final = 1.0
+_LEAST_PAUSE: Final = 0.05  # seconds between two shards, for a collector that is behind
 
 
 class Compactor:
@@ -44,24 +48,32 @@ class Compactor:
         return float(min(spans, default=SWEEP_SECONDS))
 
     async def run(self, clock: Callable[[], float]) -> None:
-        """Rolls up for ever; what fails is tried again at the shard's next turn."""
-        opened = False
+        """Rolls up for ever, each shard at its time of the period; one that is late goes on at once, so that
+        none is left out. What fails is tried again at the shard's next turn.
+        """
         turn = self.period / SHARDS
+        while not await self._tried(self.open(clock())):
+            await asyncio.sleep(_AGAIN_SECONDS)
+        number = int((clock() - GRACE) // turn)
         while True:
-            number = int((clock() - GRACE) // turn)
-            try:
-                if not opened:
-                    await self.open(clock())
-                    opened = True
-                await self.roll_up(number % SHARDS, clock(), seconds=turn)
-                self.last_error = ""
-            except LeaseLostError as error:
-                log.info(event("compaction.lease_lost", shard=number % SHARDS, error=str(error)))
-            except StoreError as error:
-                if str(error) != self.last_error:
-                    log.warning(event("compaction.failed", shard=number % SHARDS, error=str(error)))
-                self.last_error = str(error)
-            await asyncio.sleep(max(0.05, (number + 1) * turn + GRACE - clock()))
+            await self._tried(self.roll_up(number % SHARDS, clock(), seconds=turn))
+            due = int((clock() - GRACE) // turn)
+            number = min(max(number + 1, due - SHARDS), due + 1)  # wherever a clock may jump
+            await asyncio.sleep(max(_LEAST_PAUSE, number * turn + GRACE - clock()))
+
+    async def _tried(self, work: Coroutine[Any, Any, Any]) -> bool:
+        """Whether the store let it be done; a problem is logged when it is a new one."""
+        try:
+            await work
+        except LeaseLostError as error:
+            log.info(event("compaction.lease_lost", error=str(error)))
+        except StoreError as error:
+            if str(error) != self.last_error:
+                log.warning(event("compaction.failed", error=str(error)))
+            self.last_error = str(error)
+            return False
+        self.last_error = ""
+        return True
 
     async def open(self, now: float) -> None:
         """Lets the watermarks of empty shards begin with now: nothing older waits to be rolled up there."""

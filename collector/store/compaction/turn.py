@@ -107,8 +107,11 @@ class Turn:
             if int(cursor) == 0:
                 break
         for n, (field, seen) in enumerate(entries.items()):
-            series = Series.from_key(field.decode())
-            self._seen[series.kind].append((series, int(seen)))
+            try:
+                series = Series.from_key(field.decode())
+                self._seen[series.kind].append((series, int(seen)))
+            except (KeyError, ValueError):  # not of ours
+                log.error(event("compaction.bad_entry", field=field.decode(errors="replace")))
             if n % _ENTRIES == 0:
                 await asyncio.sleep(0)
 
