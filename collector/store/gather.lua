@@ -5,7 +5,7 @@
 --   ARGV   text or blobs, then for each resolution: res, first chunk, last chunk
 --
 -- Reply: for each series {res, chunk, fields, res, chunk, fields...}, chunks that are not there left out; fields
--- as one text "slot value slot value..." or as a list of fields and blobs.
+-- as one text "slot,value,slot,value..." or as a list of fields and blobs.
 
 local reply = {}
 for n, base in ipairs(KEYS) do
@@ -15,7 +15,7 @@ for n, base in ipairs(KEYS) do
     for chunk = tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]) do
       local fields = redis.call('HGETALL', base .. ':' .. ARGV[a] .. ':' .. string.format('%.0f', chunk))
       if #fields > 0 then
-        if ARGV[1] == 'text' then fields = table.concat(fields, ' ') end
+        if ARGV[1] == 'text' then fields = table.concat(fields, ',') end
         found[#found + 1], found[#found + 2], found[#found + 3] = res, chunk, fields
       end
     end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -23,7 +24,6 @@ _SCRIPT: Final = Script("gather.lua")
 _CHUNKS: Final = 64  # chunks of one call: about two milliseconds of the server's time
 _CALLS: Final = 4  # calls under way at once
 _HOLD: Final = 0.003  # seconds between two turns of the event loop
-_SLOT: Final = {b"%d" % slot: slot for slot in range(SLOTS)}
 
 Wanted = tuple[int, bytes, tuple[Piece, ...]]  # shard, what the keys start with, what is read
 Levels = list[tuple[int, Points[V]]]  # (resolution, points), the finest first
@@ -94,14 +94,13 @@ async def _place(
 
 
 def _add_numbers(points: Points[Number], piece: Piece, begin: int, text: bytes) -> None:
-    parts = text.split()
     resolution = piece.resolution
-    times = [begin + _SLOT[slot] * resolution for slot in parts[::2]]
-    values: list[Number]
     try:
-        values = list(map(int, parts[1::2]))
-    except ValueError:
-        values = list(map(read_number, parts[1::2]))
+        parts = json.loads(f"[{text.decode()}]")  # reads numbers in half the time that int() and float() take
+    except ValueError:  # infinity, say
+        parts = list(map(read_number, text.split(b",")))
+    times = [begin + slot * resolution for slot in parts[::2]]
+    values: list[Number] = parts[1::2]
     found = list(zip(times, values, strict=True))
     if times != sorted(times):  # late samples; else the check costs a tenth of sorting pairs
         found.sort()
