@@ -166,7 +166,7 @@ async def _questions(store: _Store, kind: Kind, series: list[Series]) -> None:
     """Asks for six hours of all series, at the finest resolution and by the minute."""
     start, end = store.end - _HOURS * 3600, store.end
     for step in (None, 60):
-        begun = time.monotonic()
+        begun, client, server = time.monotonic(), time.process_time(), await store.cpu()
         match kind:
             case Kind.COUNTER:
                 found: list[Any] = await store.reader.increments(series, start, end, step)
@@ -176,7 +176,11 @@ async def _questions(store: _Store, kind: Kind, series: list[Series]) -> None:
                 found = await store.reader.sketches(series, start, end, step)
         points = sum(map(len, found))
         took = time.monotonic() - begun
-        print(f"  {'':9} {took:6.2f} s to read 6 hours of {len(series):,} series, {points:,} points")
+        client, server = time.process_time() - client, await store.cpu() - server
+        print(
+            f"  {'':9} {took:6.2f} s to read 6 hours of {len(series):,} series, {points:,} points:"
+            f" {client:.2f} s of the client's CPU, {server:.2f} s of the server's"
+        )
 
 
 async def _registry(series: int) -> None:

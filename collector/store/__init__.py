@@ -5,7 +5,11 @@ keys        every key and field, drawn
 client      a redis-py client for an address, and what its errors mean
 encode      points -> operations of one batch
 batch.lua   the script that applies a batch, once
-writer      keeps batches until the server has confirmed them
+writer      points to batches
+outbox      keeps batches until the server has confirmed them
+sender      carries them there
 registry    which series there are
-reader      values, ranges, sketches, uniques
+reader      values, ranges, sketches, uniques; reading/ is what it is made of
+compaction/ roll-ups: coarser slots out of finished chunks
+memory      what is left out when the store is nearly full
 """
