@@ -42,6 +42,7 @@ from collector.store.compaction import Compactor
 from collector.store.compaction.lease import Lease
 from collector.store.encode import SCRIPT, SEQUENCE_SECONDS, SHA, Encoder
 from collector.store.keys import SHARDS, KeySpace
+from collector.store.memory import MemoryGuard
 from collector.store.numbers import number_text
 from collector.store.packed import Packed, PackedInPython
 from collector.store.reader import Reader
@@ -645,6 +646,8 @@ async def roll_up_everything(store: Store) -> None:
     """Rolls up what was written, lets a late sample mark it dirty, and stops with the lease held."""
     compactor = Compactor(store.client, store.keys, Retention(RetentionSettings(), RESOLUTION))
     shard = store.keys.shard(HITS)
+    await MemoryGuard(store.writer).look(store.client, compactor)
+    await compactor.open(NOW)
     assert await compactor.roll_up(shard, NOW + 7300)
     await store.write(CounterPoint(HITS, 1), window=Window(WINDOW.start - 10, WINDOW.start))
     lease = Lease(store.client, store.keys, shard)
