@@ -1,13 +1,13 @@
-"""`python -m benchmarks [engine|flush|ingest]...`: all of them when none is named."""
+"""`python -m benchmarks [compaction|engine|flush|ingest]...`: all of them when none is named."""
 
 from __future__ import annotations
 
 import platform
 import sys
 
-from benchmarks import engine, flush, ingest
+from benchmarks import compaction, engine, flush, ingest
 
-_PROGRAMS = {"engine": engine.run, "flush": flush.run, "ingest": ingest.run}
+_PROGRAMS = {"compaction": compaction.run, "engine": engine.run, "flush": flush.run, "ingest": ingest.run}
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import resource
 import signal
 import time
@@ -27,7 +28,7 @@ from redis.asyncio import Redis
 
 from collector import __version__
 from collector.api import create_app
-from collector.config import Settings
+from collector.config import Settings, load_retention
 from collector.embedded import EmbeddedServer
 from collector.engine import ENGINES, WITHOUT_CORE, Engine, Interval
 from collector.errors import OperatorError
@@ -35,7 +36,9 @@ from collector.listeners import Listener, create
 from collector.logfmt import Every, event
 from collector.store.backlog import Backlog
 from collector.store.client import connect, without_password
+from collector.store.compaction import Compactor
 from collector.store.keys import KeySpace
+from collector.store.memory import MemoryGuard
 from collector.store.reader import Reader
 from collector.store.settings import EMBEDDED
 from collector.store.writer import Writer
@@ -52,6 +55,7 @@ _TICK: Final = 1.0  # seconds between two looks at what left the engine early
 _LAG_TICK: Final = 0.02  # seconds; a longer hold of the event loop shows as lateness of this timer
 _STOP_SECONDS: Final = 15.0  # for the last flush to be confirmed; systemd waits 90 s, Docker 10
 _GC_THRESHOLDS: Final = (10_000, 1000, 1000)  # 10,000 young objects are looked at in a millisecond
+_CANCEL_SECONDS: Final = 0.2  # then once more: a cancel that meets redis-py while it connects can be lost
 _RESTART_PAUSE: Final = 1.0  # seconds before an embedded server that ended is started again
 _DESCRIPTORS: Final = 65536
 _REFUSED_LOG_SECONDS: Final = 60.0  # one line a reason and minute
@@ -112,15 +116,19 @@ class Daemon:
             limits=settings.limits,
         )
         refresh = min(300.0, settings.idle_expiry / 10)
-        self.keys = KeySpace(settings.redis.prefix, int(settings.flush_interval))
+        self.retention = load_retention(settings, os.environ)
+        self.keys = KeySpace(settings.redis.prefix, int(settings.flush_interval), self.retention.resolutions)
         self.writer = Writer(
             self.keys,
             max_bytes=settings.backlog.max_bytes,
             samples=settings.limits.samples,
             refresh=refresh,
             durability=settings.redis.durability,
+            retention=self.retention,
         )
         self.backlog = Backlog(settings.backlog, settings.state_dir, self.writer.outbox, self.writer.sender)
+        self.compactor: Compactor | None = None
+        self.memory = MemoryGuard(self.writer)
         self._refresh = refresh
         self.flushes = FlushStats()
         self.listeners: list[Listener] = []
@@ -141,7 +149,15 @@ class Daemon:
         async with contextlib.AsyncExitStack() as stack:
             client = await stack.enter_async_context(self._store())
             await stack.enter_async_context(self.backlog.opened())
-            await stack.enter_async_context(self._tasks(self.writer.sender.run(client), self.backlog.run()))
+            self.compactor = Compactor(client, self.keys, self.retention, self.writer.outbox.lost)
+            await stack.enter_async_context(
+                self._tasks(
+                    self.writer.sender.run(client),
+                    self.backlog.run(),
+                    self.compactor.run(self.clock),
+                    self.memory.run(client, self.compactor),
+                )
+            )
             await stack.enter_async_context(self._sockets())
             await stack.enter_async_context(self._http(client))
             _tame_garbage_collection()
@@ -212,7 +228,13 @@ class Daemon:
     @contextlib.asynccontextmanager
     async def _http(self, client: Redis) -> AsyncIterator[None]:
         settings = self.settings
-        reader = Reader(client, self.keys, idle_expiry=settings.idle_expiry, refresh=self._refresh)
+        reader = Reader(
+            client,
+            self.keys,
+            idle_expiry=settings.idle_expiry,
+            refresh=self._refresh,
+            retention=self.retention,
+        )
         runner = web.AppRunner(create_app(self, reader, settings.http), access_log=None)
         await runner.setup()
         listen = settings.http.listen
@@ -239,9 +261,10 @@ class Daemon:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            while any(not task.done() for task in tasks):
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and task.exception() is not None:

@@ -21,6 +21,8 @@ from collector.listeners import Listener
 from collector.listeners.senders import DROPS
 from collector.listeners.streams import CLOSED, REFUSED, StreamListener
 from collector.statsd.refusal import ODD, REASONS
+from collector.store.compaction import Compactor, Counts
+from collector.store.memory import MemoryGuard
 from collector.store.writer import Writer
 
 L = TypeVar("L", bound=Listener)
@@ -36,6 +38,8 @@ LOSSES: Final = {
     "spool_damaged": "points of batches that could not be read back from the disk",
     "earlier_start": "batches of an earlier start that are neither on disk nor in the store",
     "stopped": "points that at a stop were neither confirmed by the store nor taken by the disk",
+    "shed_samples": "raw samples not kept because the store was nearly full; they are counted and sketched",
+    "shed_sketches": "sketches of minutes not made because the store was nearly full",
 }
 LIMITS: Final = (
     "series",
@@ -83,6 +87,8 @@ class Source(Protocol):
     listeners: list[Listener]
     writer: Writer
     flushes: FlushStats
+    compactor: Compactor | None
+    memory: MemoryGuard
     started: float
 
 
@@ -308,6 +314,35 @@ def _store(source: Source) -> Iterator[Metric]:
         "counter",
         "Points, operations or batches that never reached the store. DATA LOSS",
         [({"reason": reason}, writer.outbox.lost[reason]) for reason in LOSSES],
+    )
+    yield from _retention(source)
+
+
+def _retention(source: Source) -> Iterator[Metric]:
+    counts = source.compactor.counts if source.compactor else Counts()
+    yield Metric(
+        "collector_store_memory_ratio",
+        "gauge",
+        "How much of its maxmemory the server uses; 0 without a limit.",
+        [({}, source.memory.ratio)],
+    )
+    yield Metric(
+        "collector_shedding",
+        "gauge",
+        "Whether raw samples and minute sketches are left out: the store is nearly full. DATA LOSS",
+        [({}, float(source.memory.shedding))],
+    )
+    yield Metric(
+        "collector_rolled_up_chunks_total",
+        "counter",
+        "Chunks made into coarser slots, those again that a late sample had entered.",
+        [({}, counts.rolled)],
+    )
+    yield Metric(
+        "collector_swept_series_total",
+        "counter",
+        "Series removed from the registry, unseen for longer than they are kept.",
+        [({}, counts.swept)],
     )
 
 

@@ -101,7 +101,8 @@ def measure_parts() -> Iterator[str]:
     ]
     yield step("names of the window that was read, in Python, less its cells")
     keys = KeySpace("m", 10)
-    known = {series.key: _Known(keys.shard(series)) for series in kept}
+    kept_alike = (604800, 200)
+    known = {series.key: _Known(keys.shard(series), kept_alike) for series in kept}
     yield step("what the writer knows of each (`_Known` and its table)")
     del kept
     engine.ingest(0, b"other:1|c", "", 22.0)

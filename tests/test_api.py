@@ -29,7 +29,9 @@ from collector.http_settings import HostPort, HttpSettings
 from collector.listeners import Listener, ListenerSettings, create
 from collector.model import Kind, Number, Series
 from collector.sketch import Sketch, bin_bounds, bin_index
+from collector.store.compaction import Compactor
 from collector.store.keys import KeySpace
+from collector.store.memory import MemoryGuard
 from collector.store.writer import Writer
 from collector.telemetry import FlushStats
 
@@ -45,6 +47,7 @@ class MemoryReader:
     """Answers as the store's reader does, from dictionaries; `away` makes it fail as one that is gone."""
 
     points: dict[Series, dict[int, Any]] = field(default_factory=dict)
+    kept: float = 7 * 86400.0
     changed: dict[Series, float] = field(default_factory=dict)
     entries: list[dict[str, Any]] = field(default_factory=list)
     away: str = ""
@@ -135,6 +138,8 @@ class Parts:
     listeners: list[Listener] = field(default_factory=list)
     writer: Writer = field(default_factory=_writer)
     flushes: FlushStats = field(default_factory=FlushStats)
+    compactor: Compactor | None = None
+    memory: MemoryGuard = field(default_factory=lambda: MemoryGuard(_writer()))
     started: float = NOW - 60
     embedded: EmbeddedServer | None = None
     store_url: str = "redis://collector:***@localhost:6379/0"

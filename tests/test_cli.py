@@ -271,7 +271,7 @@ def test_config_check_finds_everything_at_once(tmp_path: Path) -> None:
     assert run("config", "check", str(file)).returncode == 0
     assert run("config", "check", "--strict", str(file)).returncode == 3
     file.write_text("")
-    assert run("config", "check", str(file)).stdout == f"{file}: ok\n"
+    assert run("config", "check", str(file)).stdout.startswith(f"{file}: ok\n")
 
 
 def test_config_init_writes_the_manual_once(tmp_path: Path) -> None:

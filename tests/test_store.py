@@ -34,10 +34,15 @@ from collector.model import (
     TimerPoint,
     Window,
 )
+from collector.retention import RetentionSettings
+from collector.rules import Retention
 from collector.sketch import Sketch
 from collector.store.client import connect, without_password
+from collector.store.compaction import Compactor
+from collector.store.compaction.lease import Lease
 from collector.store.encode import SCRIPT, SEQUENCE_SECONDS, SHA, Encoder
 from collector.store.keys import SHARDS, KeySpace
+from collector.store.memory import MemoryGuard
 from collector.store.numbers import number_text
 from collector.store.packed import Packed, PackedInPython
 from collector.store.reader import Reader
@@ -637,6 +642,19 @@ ALL_KINDS: list[Point] = [
 ]
 
 
+async def roll_up_everything(store: Store) -> None:
+    """Rolls up what was written, lets a late sample mark it dirty, and stops with the lease held."""
+    compactor = Compactor(store.client, store.keys, Retention(RetentionSettings(), RESOLUTION))
+    shard = store.keys.shard(HITS)
+    await MemoryGuard(store.writer).look(store.client, compactor)
+    await compactor.open(NOW)
+    assert await compactor.roll_up(shard, NOW + 7300)
+    await store.write(CounterPoint(HITS, 1), window=Window(WINDOW.start - 10, WINDOW.start))
+    lease = Lease(store.client, store.keys, shard)
+    assert await lease.take()
+    assert (await store.reader.increments([HITS], NOW - 7200, NOW + 60, 60))[0]
+
+
 async def use_everything(store: Store) -> None:
     """Writes every kind and asks every question."""
     store.writer.write_entries(WINDOW, [Event("e", ""), Check("c", 0)])
@@ -653,6 +671,7 @@ async def use_everything(store: Store) -> None:
     assert await reader.unique([USERS, Series(Kind.SET, "others")], minute, minute + 60) == 1
     assert await reader.events(1)
     assert await reader.checks(1)
+    await roll_up_everything(store)
 
 
 def test_the_documented_rights_are_enough(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from collector.addresses import Address
 from collector.engine import Engine, Limits, PureEngine
 from collector.listeners import Listener, ListenerSettings, create
 from collector.statsd.refusal import ODD, REASONS
+from collector.store.compaction import Compactor
 from collector.store.keys import KeySpace
+from collector.store.memory import MemoryGuard
 from collector.store.writer import Writer
 from collector.telemetry import CONTENT_TYPE, LOSSES, FlushStats, render
 
@@ -48,6 +50,8 @@ class Parts:
     engine: Engine = field(default_factory=_engine)
     listeners: list[Listener] = field(default_factory=list)
     writer: Writer = field(default_factory=_writer)
+    compactor: Compactor | None = None
+    memory: MemoryGuard = field(default_factory=lambda: MemoryGuard(_writer()))
     flushes: FlushStats = field(default_factory=FlushStats)
     started: float = 1_700_000_000.0
 

@@ -28,12 +28,10 @@ from collector.errors import CollectorError
 from collector.model import Kind, Number, Series
 from collector.promql import KIND, KIND_NAMES, NAME, QUANTILE, Selector
 from collector.sketch import Sketch
-from collector.store.writer import CHUNK_TTL
 
 LOOKBACK: Final = 300.0  # seconds, as in Prometheus
 _GAUGE_LOOKBACK: Final = 3600.0  # how long before `at` a gauge that was set again since is looked for
 _AHEAD: Final = 3600.0  # clients may stamp samples a little ahead; the running total has them already
-_KEPT: Final = float(CHUNK_TTL)  # nothing older is in the store
 
 # Bounds on one query: with 10 s a slot, the most that is read is a million points.
 _MOST_SERIES: Final = 200_000
@@ -46,6 +44,8 @@ _READINGS: Final = 5  # flushes are seconds apart, a reading takes milliseconds
 
 class Reader(Protocol):
     """What the API asks of the store; see `collector.store.reader` for shapes and units."""
+
+    kept: float
 
     async def find(self, matches: Callable[[Series], bool], now: float) -> list[Series]: ...
     async def totals(self, series: Sequence[Series]) -> list[Number]: ...
@@ -79,7 +79,7 @@ async def answer(selector: Selector, reader: Reader, at: float, now: float) -> s
     `now` is the time, in seconds as `at` is. Raises TooMuchError, and StoreError when the store is away.
     """
     question = _Question(selector, reader, at, now)
-    found = await reader.find(selector.matches, at) if at >= now - _KEPT else []
+    found = await reader.find(selector.matches, at) if at >= now - reader.kept else []
     question.bound(found)
     kinds: dict[str, set[Kind]] = {}
     for one in found:
@@ -115,7 +115,7 @@ class _Question:
         self._reader = reader
         self._at = at
         self._now = now
-        self._start = max(at - (selector.range or 0.0), now - _KEPT)
+        self._start = max(at - (selector.range or 0.0), now - reader.kept)
         # Slots begin at whole seconds; one that begins at `at` counts.
         self._end = math.floor(min(at, now + _AHEAD)) + 1
 

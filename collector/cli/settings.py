@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -50,7 +51,7 @@ def config() -> None:
 @click.option("--strict", is_flag=True, help="Exit code 3 when there are warnings.")
 @json_option
 def check_command(file: str | None, strict: bool, as_json: bool) -> None:
-    """Find all faults of FILE at once, with line, column and suggestion.
+    """Find all faults of FILE and its rule files at once; print the ladders in force.
 
     \b
     Example: collector config check config/collector.yaml
@@ -59,7 +60,7 @@ def check_command(file: str | None, strict: bool, as_json: bool) -> None:
 
     path = config_file(file)
     try:
-        _, problems = check(path, os.environ)
+        settings, problems = check(path, os.environ)
         code = STRICT if problems and strict else 0
     except ConfigError as error:
         problems, code = error.problems, BAD_CONFIGURATION
@@ -82,7 +83,24 @@ def check_command(file: str | None, strict: bool, as_json: bool) -> None:
             click.echo(str(one), err=True)
         if not problems:
             click.echo(f"{path or 'defaults'}: ok")
+        if code != BAD_CONFIGURATION:
+            for line in _kept(settings):
+                click.echo(line)
     raise SystemExit(code)
+
+
+def _kept(settings: Settings) -> Iterator[str]:
+    """The ladders in force, and what a busy series of each kind takes with them in the store."""
+    from collector.config import load_retention
+    from collector.model import Kind
+    from collector.rules import KindWord
+    from collector.units import format_size
+
+    retention = load_retention(settings, os.environ)
+    for kind in Kind:
+        for ladder in dict.fromkeys(retention.ladders(kind)):
+            size = format_size(ladder.bytes(kind))
+            yield f"{KindWord[kind.name]:8} {ladder!s:28} {size:>8} a busy series"
 
 
 @config.command()

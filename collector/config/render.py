@@ -63,6 +63,8 @@ def schema() -> dict[str, Any]:
     listen["default"] = [one["url"] for one in plain["listen"]]
     definitions["ListenerSettings"]["properties"]["mode"]["default"] = plain["listen"][0]["mode"]
     definitions["HttpSettings"]["properties"]["listen"]["default"] = plain["http"]["listen"]
+    for kind, ladder in plain["retention"].items():
+        definitions["RetentionSettings"]["properties"][kind]["default"] = ladder
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "collector"}
 
 

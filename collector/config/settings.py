@@ -15,6 +15,7 @@ from collector.embedded import EmbeddedSettings
 from collector.engine import Limits
 from collector.http_settings import HttpSettings
 from collector.listeners.settings import ListenerSettings
+from collector.retention import RetentionSettings
 from collector.store.settings import BacklogSettings, StoreSettings
 from collector.units import DURATION
 
@@ -62,6 +63,11 @@ class Settings:
     """The embedded server, when redis.url is `embedded`."""
     backlog: BacklogSettings = field(default_factory=BacklogSettings)
     """What is kept while the store is away."""
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
+    """How long what is stored, by kind."""
+    rules: tuple[Path, ...] = ()
+    """Rule files, read in this order; a relative path starts at the configuration's directory. Of the rules
+    in their `series`, the first that matches a series and has an action decides about it."""
     http: HttpSettings = field(default_factory=HttpSettings)
     """The HTTP API."""
     limits: Limits = field(default_factory=Limits)

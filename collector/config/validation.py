@@ -6,6 +6,7 @@ import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path as FilePath
 from typing import Any, Final, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -15,7 +16,6 @@ from collector.config import checks
 from collector.config.problems import ConfigError, Problem
 from collector.config.settings import Settings
 from collector.config.source import Path, Source
-from collector.listeners.settings import ListenerSettings
 
 ADAPTER: Final = TypeAdapter(Settings)
 
@@ -37,11 +37,18 @@ def validate(source: Source, environ: Mapping[str, str]) -> Settings:
     try:
         settings = ADAPTER.validate_python(_long_forms(source.data))
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        problems += [_problem(source, one) for one in found if not source.is_faulty(one["loc"])]
+        problems += found_by_pydantic(source, error, Settings)
     if problems or settings is None:
         raise ConfigError(sorted(set(problems), key=lambda problem: (problem.at.line, problem.at.column)))
-    return replace(settings, state_dir=checks.expand(settings.state_dir, environ))
+    directory = FilePath(source.file).parent
+    rules = tuple(directory / checks.expand(one, environ) for one in settings.rules)
+    return replace(settings, state_dir=checks.expand(settings.state_dir, environ), rules=rules)
+
+
+def found_by_pydantic(source: Source, error: ValidationError, kind: type) -> list[Problem]:
+    """What pydantic found wrong with data that was to be of a kind, but for what was told already."""
+    found = error.errors(include_url=False)
+    return [_problem(source, one, kind) for one in found if not source.is_faulty(one["loc"])]
 
 
 def warnings(source: Source, settings: Settings) -> list[Problem]:
@@ -62,12 +69,12 @@ def _long_forms(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, "listen": [{"url": one} if isinstance(one, str) else one for one in listen]}
 
 
-def _problem(source: Source, error: ErrorDetails) -> Problem:
+def _problem(source: Source, error: ErrorDetails, kind: type) -> Problem:
     # A place of pydantic's ends in words of its own (the branch of a union, say): the nearest part that
     # is in the file is meant.
     path: Path = tuple(error["loc"])
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return _unknown_key(source, path)
+        return _unknown_key(source, path, kind)
     if error["type"] in ("missing", "missing_argument"):
         return source.problem(path[:-1], f"{_dotted(path)} is missing")
     if error["type"] == "dataclass_type" and error["input"] is None:
@@ -76,9 +83,9 @@ def _problem(source: Source, error: ErrorDetails) -> Problem:
     return source.problem(path, f"{_dotted(path)}: {_said(source, error, path)}")
 
 
-def _unknown_key(source: Source, path: Path) -> Problem:
+def _unknown_key(source: Source, path: Path, kind: type) -> Problem:
     word = str(path[-1])
-    known = _known_keys(path[:-1])
+    known = _known_keys(path[:-1], kind)
     near = difflib.get_close_matches(word, known, 1)
     hint = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(known)}"
     message = f"unknown key {json.dumps(_cut(word), ensure_ascii=False)}"
@@ -136,13 +143,10 @@ def _dotted(path: Path) -> str:
     return text.removeprefix(".")
 
 
-def _known_keys(path: Path) -> list[str]:
-    """The keys of the settings at a path."""
-    kind: Any = Settings
+def _known_keys(path: Path, kind: Any) -> list[str]:
+    """The keys of the settings at a path, from settings of a kind on."""
     for part in path:
-        if isinstance(part, int):
-            kind = ListenerSettings  # the only list of settings
-        else:
+        if isinstance(part, str):  # a number is a place in a list, whose hint is seen through already
             kind = get_type_hints(kind).get(part)
             if get_args(kind) and not is_dataclass(kind):
                 kind = next((one for one in get_args(kind) if is_dataclass(one)), kind)

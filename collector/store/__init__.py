@@ -12,5 +12,7 @@ sender      carries them to the server
 backlog     moves them to the disk and back
 spool       the file on disk
 registry    which series there are
-reader      values, ranges, sketches, uniques
+reader      values, ranges, sketches, uniques; reading/ is what it is made of
+compaction/ roll-ups: coarser slots out of finished chunks
+memory      what is left out when the store is nearly full
 """

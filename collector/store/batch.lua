@@ -1,7 +1,8 @@
 -- Applies one batch of one shard, once.
 --
 --   KEYS   1 q  2 last  3 total  4 ix, then the keys of the operations in their order
---   ARGV   1 seq  2 prev  3 seconds that q lives, then groups: op, count, ttl, and count times its arguments
+--   ARGV   1 seq  2 prev  3 seconds that q lives, then groups: op, count, ttl, when, and count times its
+--          arguments. `when` is the chunk's start and the resolutions it is rolled up to: 1700000400,10,60,3600
 --
 -- The batch carries the number of the batch before it. What q says decides:
 --
@@ -53,6 +54,68 @@ end
 local k, a = 5, 4
 local ops = {}
 
+-- Late samples. From the moment that a roll-up of a chunk has begun (see compact.lua), what enters the chunk
+-- marks it dirty, so that it is rolled up again. But a chunk may be gone already, for it was not to be kept
+-- for longer; opened again it would hold this sample alone, and a slot rolled up from it would be wrong. So the
+-- sample enters the coarsest slot that has data while the finer slots that it was made from have none any more.
+-- The lives of keys and the time do not matter to this, only what is there.
+
+local letters = {C = 'c', G = 'g', D = 'd', S = 's'}
+local tag = string.match(KEYS[1], '^{.-}')
+local LIVE = 7 * 86400                         -- what is to be rolled up again waits for it so long at least
+
+local function begun(letter, from, to)         -- up to when a roll-up has begun
+  local text = try(KEYS[1], 'HGET', tag .. ':wm:' .. to, letter .. ':' .. from)
+  return tonumber(text and string.match(text, '^%d+') or 0)
+end
+
+local function where(letter, res, at)          -- the end of a key, and the slot in it
+  if letter == 's' then return ':' .. res .. ':' .. math.floor(at / res), nil end
+  return ':' .. res .. ':' .. math.floor(at / (res * 120)), math.floor(at / res) % 120
+end
+
+-- Whether a resolution has data in the span of `seconds` that `at` lies in.
+local function there(letter, base, res, at, seconds)
+  local first, n, names = at - at % seconds, seconds / res, {}
+  local ending, slot = where(letter, res, first)
+  if letter == 's' then
+    for j = 0, n - 1 do names[j + 1] = base .. ':' .. res .. ':' .. string.format('%d', first / res + j) end
+    return (try(base, 'EXISTS', unpack(names)) or 0) > 0
+  end
+  if letter == 'd' then
+    for _, field in ipairs(try(base, 'HKEYS', base .. ending) or {}) do
+      local found = tonumber(string.match(field, '^%d+'))
+      if found >= slot and found < slot + n then return true end
+    end
+    return false
+  end
+  for j = 0, n - 1 do names[j + 1] = string.format('%d', slot + j) end
+  for _, value in ipairs(try(base, 'HMGET', base .. ending, unpack(names)) or {}) do
+    if value then return true end
+  end
+  return false
+end
+
+-- Puts a late sample where it belongs: its key, with the slot in ARGV[a] changed to that of the key.
+local function late(letter, key, ladder)
+  local base, res, number = string.match(key, '^(.*):(%d+):(%d+)$')
+  local slot, rest = string.match(ARGV[a], '^(%d+)(.*)$')
+  local at = letter == 's' and number * res or (number * 120 + slot) * res
+  local level = 1
+  for i = #ladder, 2, -1 do
+    if there(letter, base, ladder[i], at, ladder[i]) and not there(letter, base, ladder[i - 1], at, ladder[i]) then
+      level = i
+      break
+    end
+  end
+  local ending, found = where(letter, ladder[level], at)
+  if found then ARGV[a] = string.format('%d', found) .. rest end
+  if level < #ladder and begun(letter, ladder[level], ladder[level + 1]) > at then
+    try(key, 'SADD', tag .. ':dirty', letter .. string.sub(base, #tag + 3) .. ending)
+  end
+  return base .. ending
+end
+
 ops.C = function(key)                          -- counter: slot, increment, field of the total
   add(key, ARGV[a], ARGV[a + 1])
   add(KEYS[3], ARGV[a + 2], ARGV[a + 1])
@@ -98,18 +161,31 @@ ops.X = function(key)                          -- stream: longest, n, then n fie
   a = a + 2 + n
 end
 
+local function apply_late(op, ladder)
+  local key = late(letters[op], KEYS[k], ladder)
+  ops[op](key)
+  if (try(key, 'TTL', key) or 0) < LIVE then try(key, 'EXPIRE', key, LIVE + 120 * ladder[1]) end
+end
+
 while a <= #ARGV do
-  local op, count, ttl = ARGV[a], tonumber(ARGV[a + 1]), ARGV[a + 2]
-  a = a + 3
+  local op, count, ttl, when = ARGV[a], tonumber(ARGV[a + 1]), ARGV[a + 2], {}
+  for number in string.gmatch(ARGV[a + 3], '%d+') do when[#when + 1] = tonumber(number) end
+  a = a + 4
+  local start = table.remove(when, 1)          -- `when` is the ladder from here on
+  local is_late = #when > 1 and begun(letters[op], when[1], when[2]) > start
   if op == 'R' then                            -- registry: n times field, last seen
     spread('HSET', KEYS[4], a, 2 * count)
     a = a + 2 * count
   else
     for _ = 1, count do
-      local key = KEYS[k]
+      if is_late then
+        apply_late(op, when)
+      else
+        local key = KEYS[k]
+        ops[op](key)
+        if ttl ~= '0' then try(key, 'EXPIRE', key, ttl) end
+      end
       k = k + 1
-      ops[op](key)
-      if ttl ~= '0' then try(key, 'EXPIRE', key, ttl) end
     end
   end
 end

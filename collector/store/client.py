@@ -99,7 +99,7 @@ async def check_schema(client: Redis, keys: KeySpace) -> None:
                     f"the store holds {name} {found[name]}, this collector writes {name} {value}: "
                     f"use another redis.prefix or server, or the collector that wrote it"
                 )
-        resolutions = {*found.get("resolutions", "").split(","), str(keys.resolution)} - {""}
+        resolutions = {*found.get("resolutions", "").split(","), *map(str, keys.resolutions)} - {""}
         mapping = {**expected, "resolutions": ",".join(sorted(resolutions, key=int))}
         if mapping != found:
             write = client.hset(keys.meta.decode(), mapping=cast("Any", mapping))

@@ -4,7 +4,7 @@ A batch is one EVALSHA of `batch.lua` for one shard. Its keys and operations are
 full; the two numbers in front of them, its own and that of the batch before it, are put in when it is
 sent, because what came before is settled by what the server says it has:
 
-    *<n>  EVALSHA sha <keys>  q last total ix <key>…     seq prev ttl     op count ttl <argument>…
+    *<n>  EVALSHA sha <keys>  q last total ix <key>…     seq prev ttl     op count ttl when <argument>…
           \\__________________ head ________________/   per sending      \\_______ tail _________/
 """
 
@@ -72,7 +72,11 @@ class Batch:
 
 
 class Encoder:
-    """Gathers the operations of one batch, by kind and time to live.
+    """Gathers the operations of one batch, by kind, time to live, and when it was.
+
+    `when` is the start of the chunk and the chain that it is rolled up along, as `1700000400,10,60`: the
+    script looks whether that has begun. Empty, it does not.
+
 
     One that has BATCH_POINTS points or BATCH_BYTES of size should be closed before more is added.
     """
@@ -82,7 +86,7 @@ class Encoder:
         self.points = 0
         self.size = 0
         self._name = b"%b.%d" % (collector, seq)
-        self._groups: defaultdict[tuple[bytes, int], Packed] = defaultdict(Packed)
+        self._groups: defaultdict[tuple[bytes, int, bytes], Packed] = defaultdict(Packed)
         self._registry: list[bytes] = []
         self._samples = 0
 
@@ -92,32 +96,37 @@ class Encoder:
 
     # `base` and `chunk` make the key, see `KeySpace.chunks`.
 
-    def counter(self, base: bytes, chunk: int, slot: int, field: bytes, value: Number, ttl: int) -> None:
+    def counter(
+        self, base: bytes, chunk: int, slot: int, field: bytes, value: Number, ttl: int, when: bytes = b""
+    ) -> None:
         """Adds an increment to a slot and to the total."""
-        self.size += self._groups[b"C", ttl].add(base, chunk, (slot, value, field))
+        self.size += self._groups[b"C", ttl, when].add(base, chunk, (slot, value, field))
         self.points += 1
 
-    def gauge(self, base: bytes, chunk: int, slot: int, field: bytes, point: GaugePoint, ttl: int) -> None:
+    def gauge(
+        self, base: bytes, chunk: int, slot: int, field: bytes, point: GaugePoint, ttl: int, when: bytes = b""
+    ) -> None:
         """Sets or moves a gauge."""
         how, value = (b"move", point.move) if point.value is None else (b"set", point.value)
-        self.size += self._groups[b"G", ttl].add(base, chunk, (slot, field, point.at, how, value))
+        self.size += self._groups[b"G", ttl, when].add(base, chunk, (slot, field, point.at, how, value))
         self.points += 1
 
-    def sketch(self, base: bytes, chunk: int, slot: int, encoded: bytes, ttl: int) -> None:
+    def sketch(self, base: bytes, chunk: int, slot: int, encoded: bytes, ttl: int, when: bytes = b"") -> None:
         """Puts a sketch beside those of other batches and collectors in a slot."""
-        self.size += self._groups[b"D", ttl].add(base, chunk, (b"%d:%b" % (slot, self._name), encoded))
+        field = b"%d:%b" % (slot, self._name)
+        self.size += self._groups[b"D", ttl, when].add(base, chunk, (field, encoded))
         self.points += 1
 
     def samples(self, key: bytes, ms: int, values: array[float], keep: int, ttl: int) -> None:
         """Adds raw samples, all at `ms`, and trims to the newest `keep`."""
-        group = self._groups[b"T", ttl]
+        group = self._groups[b"T", ttl, b""]
         self.size += group.add_samples(key, keep, ms, values, self._name, self._samples)
         self._samples += len(values)
         self.points += 1
 
-    def members(self, base: bytes, minute: int, members: list[bytes], ttl: int) -> None:
+    def members(self, base: bytes, minute: int, members: list[bytes], ttl: int, when: bytes = b"") -> None:
         """Adds members to a HyperLogLog."""
-        self.size += self._groups[b"S", ttl].add(base, minute, (len(members), *members))
+        self.size += self._groups[b"S", ttl, when].add(base, minute, (len(members), *members))
         self.points += 1
 
     def entry(self, key: bytes, at: int, item: Event | Check) -> None:
@@ -130,7 +139,7 @@ class Encoder:
             elif name == "tags":
                 value = ",".join(value)
             fields += (name.encode(), str(value).encode())
-        self.size += self._groups[b"X", 0].add(key, -1, (STREAM_LENGTH, len(fields), *fields))
+        self.size += self._groups[b"X", 0, b""].add(key, -1, (STREAM_LENGTH, len(fields), *fields))
         self.points += 1
 
     def close(self, shard_keys: list[bytes]) -> Batch:
@@ -139,13 +148,13 @@ class Encoder:
         head = [_bulks(shard_keys)]
         tail: list[bytes] = []
         arguments = 0
-        for (op, ttl), group in self._groups.items():
+        for (op, ttl, when), group in self._groups.items():
             keys += group.operations
             head.append(group.keys)
-            tail += (_bulks([op, b"%d" % group.operations, b"%d" % ttl]), group.arguments)
-            arguments += 3 + group.count
+            tail += (_bulks([op, b"%d" % group.operations, b"%d" % ttl, when]), group.arguments)
+            arguments += 4 + group.count
         if self._registry:
-            registered = [b"R", b"%d" % (len(self._registry) // 2), b"0", *self._registry]
+            registered = [b"R", b"%d" % (len(self._registry) // 2), b"0", b"", *self._registry]
             tail.append(_bulks(registered))
             arguments += len(registered)
         start = [b"EVALSHA", SHA, b"%d" % keys]

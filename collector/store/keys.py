@@ -5,18 +5,23 @@ script call can write a shard's batch, in a Redis Cluster too. `{t}` is the tag,
 
     {t}:c:<series>:<res>:<chunk>   hash    slot -> increment of a counter
     {t}:g:<series>:<res>:<chunk>   hash    slot -> last value of a gauge
-    {t}:d:<series>:<res>:<chunk>   hash    <slot>:<collector>.<seq> -> sketch of a timer (see `sketch`)
+    {t}:d:<series>:<res>:<chunk>   hash    <slot>:<collector>.<seq> -> sketch of a timer (see `sketch`);
+                                           <slot> -> all that was rolled up into it
     {t}:t:<series>                 zset    <value>:<collector>.<seq>.<n>, by ms: newest samples of a timer
-    {t}:s:<series>:60:<minute>     HLL     members of a set; <minute> is Unix time / 60
+    {t}:s:<series>:<res>:<number>  HLL     members of a set; <number> is Unix time / res
     {t}:total                      hash    c<series> -> running total of a counter
     {t}:last                       hash    g<series> -> <ms>:<value>, a gauge's clock and current value
     {t}:ix                         hash    <kind><series> -> when last seen, in seconds; the registry
     {t}:q:<collector>              string  number of the last batch applied
+    {t}:wm:<res>                   hash    <letter>:<res it is made from> -> <begun> <done>, see `compaction`
+    {t}:dirty                      set     <letter>:<series>:<res>:<chunk> to roll up again
+    {t}:lease                      string  who rolls the shard up
+    {t}:swept                      string  when the shard was last rid of what is too old, in seconds
     {t}:events, {t}:checks         stream  DogStatsD events and service checks, in the first shard
     m:meta                         hash    schema version, number of shards, resolutions
 
     <series>   the canonical text: name|#tag,tag (see `model`)
-    <res>      seconds a slot, the flush interval
+    <res>      seconds a slot: the flush interval, a minute for sets, or a coarser rung of a ladder
     <chunk>    floor(time / (res * 120)), and slot = floor(time / res) % 120: 120 slots to a hash, which
                keeps it a listpack, 6 bytes a point
     <collector>  a random name, new at each start: a batch of an earlier life that arrives late can never be
@@ -29,33 +34,38 @@ cluster's 16384 hash slots: any number of nodes gets an even share.
 from __future__ import annotations
 
 from binascii import crc_hqx
+from collections.abc import Iterable
 from typing import Final
 
 import xxhash
 
 from collector.model import Kind, Series
+from collector.retention import SET_SECONDS, SLOTS
+
+__all__ = ["LETTERS", "SCHEMA", "SET_SECONDS", "SHARDS", "SLOTS", "KeySpace"]
 
 SCHEMA: Final = 1
 SHARDS: Final = 64
-SLOTS: Final = 120  # slots of one chunk
-SET_SECONDS: Final = 60  # what one HLL covers
+LETTERS: Final = {Kind.COUNTER: b"c", Kind.GAUGE: b"g", Kind.TIMER: b"d", Kind.SET: b"s"}  # of chunks
 _CLUSTER_SLOTS: Final = 16384
 
 
 class KeySpace:
     """Names keys under one prefix and one resolution."""
 
-    def __init__(self, prefix: str, resolution: int) -> None:
-        """`resolution` in seconds: what one slot of a chunk covers."""
+    def __init__(self, prefix: str, resolution: int, coarser: Iterable[int] = ()) -> None:
+        """`resolution` in seconds: what one slot of a chunk covers that a collector writes. The `coarser`
+        ones are made from it.
+        """
         self.prefix = prefix
         self.resolution = resolution
+        self.resolutions = frozenset({resolution, *coarser})
         self.chunk_seconds = resolution * SLOTS
         self.tags: list[bytes] = [_tag(prefix, shard) for shard in range(SHARDS)]
         self.meta = f"{prefix}:meta".encode()
-        letters = {Kind.COUNTER: b"c", Kind.GAUGE: b"g", Kind.TIMER: b"d", Kind.SET: b"s"}
         self._around = {  # by the first byte of a series' key: what is put around the rest of it
             ord(kind.value): (b":%b:" % letter, b":%d:" % (SET_SECONDS if kind is Kind.SET else resolution))
-            for kind, letter in letters.items()
+            for kind, letter in LETTERS.items()
         }
 
     def shard(self, series: Series) -> int:

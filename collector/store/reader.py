@@ -1,37 +1,62 @@
 """Values, ranges, sketches and uniques out of the store.
 
-Times are seconds of Unix time; a range is [start, end) and answers the slots that begin in it. Every method
-raises StoreError when the store is away.
+Times are seconds of Unix time; a range is [start, end) and answers the slots that begin in it, ascending,
+empty ones left out. With a `step`, in seconds, there is one point for each step that has any, read at the
+coarsest resolution that divides it; without one at the finest. What is older than a resolution is kept comes
+at the next coarser one: a slot then stands for all the time up to its own end. Every method raises StoreError
+when the store is away.
 """
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import product
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 
-from collector.model import Number, Series
+from collector.model import Kind, Number, Series
+from collector.retention import SET_SECONDS, RetentionSettings
+from collector.rules import Retention
 from collector.sketch import Sketch
 from collector.store.client import store_errors
-from collector.store.keys import SET_SECONDS, KeySpace
+from collector.store.compaction.edges import Watermarks, edges
+from collector.store.keys import LETTERS, KeySpace
 from collector.store.numbers import read_number
+from collector.store.reading import members, slots
+from collector.store.reading.plan import Piece, Points, Reach, by_step, middle, pieces, stitched, target
 from collector.store.registry import Registry
 
+V = TypeVar("V")
+Read = Callable[[Redis, Sequence[slots.Wanted]], Awaitable[list[slots.Levels[V]]]]
+
 _PIPELINE: Final = 500  # commands a round trip; also what is decoded before the loop is yielded to
-_SCRATCH_MS: Final = 10_000  # life of the copies that a union over shards needs
+_FRESH: Final = 1.0  # seconds that watermarks are good for: what is rolled up stays for minutes
 
 
 class Reader:
-    """Answers questions; keeps nothing but a copy of the registry."""
+    """Answers questions; keeps nothing but copies of the registry and of the watermarks."""
 
-    def __init__(self, client: Redis, keys: KeySpace, *, idle_expiry: float, refresh: float) -> None:
-        """A series idle for `idle_expiry` seconds is gone; `refresh` is that of the writers."""
+    def __init__(
+        self,
+        client: Redis,
+        keys: KeySpace,
+        *,
+        idle_expiry: float,
+        refresh: float,
+        retention: Retention | None = None,
+    ) -> None:
+        """A series idle for `idle_expiry` seconds is gone; `refresh` is that of the writers. Without a
+        `retention` the default ladders hold.
+        """
         self._client = client
         self._keys = keys
         self._idle_expiry = idle_expiry
+        self._retention = retention or Retention(RetentionSettings(), keys.resolution)
         self._registry = Registry(client, keys, idle_expiry + refresh)
+        self._marks: dict[int, tuple[float, Watermarks]] = {}  # by shard, and when they were read
+        self.kept = float(max(self._retention.longest(kind) for kind in Kind))  # seconds; nothing is older
 
     async def find(self, matches: Callable[[Series], bool], now: float) -> list[Series]:
         """Live series that match, sorted by key."""
@@ -54,59 +79,56 @@ class Reader:
         return found
 
     async def increments(
-        self, series: Sequence[Series], start: float, end: float
-    ) -> list[list[tuple[int, Number]]]:
-        """Per counter, (slot start, sum of its increments), ascending, empty slots left out."""
-        return await self._points(b"c", series, start, end)
+        self, series: Sequence[Series], start: float, end: float, step: int | None = None
+    ) -> list[Points[Number]]:
+        """Per counter, (slot start, sum of its increments)."""
+        return await self._range(slots.numbers, _add, series, start, end, step)
 
     async def gauge_points(
-        self, series: Sequence[Series], start: float, end: float
-    ) -> list[list[tuple[int, Number]]]:
-        """Per gauge, (slot start, last value in it), ascending, empty slots left out."""
-        return await self._points(b"g", series, start, end)
+        self, series: Sequence[Series], start: float, end: float, step: int | None = None
+    ) -> list[Points[Number]]:
+        """Per gauge, (slot start, last value in it)."""
+        return await self._range(slots.numbers, _last, series, start, end, step)
 
     async def sketches(
-        self, series: Sequence[Series], start: float, end: float
-    ) -> list[list[tuple[int, Sketch]]]:
-        """Per timer, (slot start, sketch of all collectors), ascending, empty slots left out."""
-        answers: list[list[tuple[int, Sketch]]] = []
-        for slots in await self._slots(b"d", series, start, end):
-            merged: dict[int, Sketch] = {}
-            for at, blob in slots:
-                merged.setdefault(at, Sketch()).merge(Sketch.decode(blob))
-            answers.append(sorted(merged.items()))
-        return answers
+        self, series: Sequence[Series], start: float, end: float, step: int | None = None
+    ) -> list[Points[Sketch]]:
+        """Per timer, (slot start, sketch of all collectors)."""
+        return await self._range(slots.sketches, _merge, series, start, end, step)
+
+    async def merged(self, series: Sequence[Series], start: float, end: float) -> list[Sketch]:
+        """Per timer, one sketch of the whole range, empty without data: its middle is read coarsely."""
+        whole = [Sketch() for _ in series]
+        coarse = self._retention.chains[Kind.TIMER][-1]
+        low, high = middle(start, end, coarse)
+        for first, last, step in ((start, low, None), (low, high, coarse), (high, end, None)):
+            if first < last:
+                for sketch, points in zip(whole, await self.sketches(series, first, last, step), strict=True):
+                    for _, one in points:
+                        sketch.merge(one)
+        return whole
 
     async def uniques(
-        self, series: Sequence[Series], start: float, end: float
-    ) -> list[list[tuple[int, int]]]:
-        """Per set, (start of a minute, distinct members in it within 0.81 %), ascending."""
-        minutes = _minutes(start, end)
-        commands = [("PFCOUNT", self._keys.members(one, minute)) for one in series for minute in minutes]
-        counts = iter(await self._ask(commands))
-        return [
-            [(minute * SET_SECONDS, count) for minute in minutes if (count := next(counts))] for _ in series
-        ]
+        self, series: Sequence[Series], start: float, end: float, step: int | None = None
+    ) -> list[Points[int]]:
+        """Per set, (start of a minute or of a step, distinct members in it within 0.81 %)."""
+        sets = [(base, parts) for _, base, parts in await self._wanted(series, start, end, step)]
+        return await members.counts(self._ask, sets, step or SET_SECONDS)
 
     async def unique(self, series: Sequence[Series], start: float, end: float) -> int:
-        """Distinct members over the whole range and over all of the sets, within 0.81 %."""
-        keys = [self._keys.members(one, minute) for one in series for minute in _minutes(start, end)]
-        if not keys:
-            return 0
-        if len({self._keys.shard(one) for one in series}) == 1:
-            (count,) = await self._ask([("PFCOUNT", *keys)])
-            return int(count)
-        # PFCOUNT takes keys of one shard only: the others are copied next to each other for a moment.
-        blobs = [blob for blob in await self._ask([("GET", key) for key in keys]) if blob]
-        scratch = self._keys.shard_key(0, b"tmp:" + secrets.token_hex(8).encode())
-        names = [b"%b:%d" % (scratch, n) for n in range(len(blobs))]
-        if not names:
-            return 0
-        copies = zip(names, blobs, strict=True)
-        await self._ask([("SET", name, blob, "PX", _SCRATCH_MS) for name, blob in copies])
-        (count,) = await self._ask([("PFCOUNT", *names)])
-        await self._ask([("UNLINK", *names)])
-        return int(count)
+        """Distinct members over the whole range and over all of the sets, within 0.81 %.
+
+        An hour at an edge of the range counts in full where its minutes are gone.
+        """
+        marks = await self._watermarks({self._keys.shard(one) for one in series})
+        chain = self._retention.chains[Kind.SET]
+        keys: list[bytes] = []
+        for one in series:
+            done = self._reaches(marks[self._keys.shard(one)], Kind.SET)[-1].done if chain[1:] else 0.0
+            base = self._keys.base(LETTERS[Kind.SET], one)
+            keys += await members.covering(self._ask, base, chain, (start, end), done)
+        shards = len({self._keys.shard(one) for one in series})
+        return await members.union(self._ask, keys, shards, self._keys.shard_key(0, b"tmp"))
 
     async def samples(self, series: Series, count: int) -> list[tuple[float, float]]:
         """(window start, value) of the newest raw samples of a timer, newest first."""
@@ -151,31 +173,80 @@ class Reader:
                 values[index] = value
         return values
 
-    async def _points(
-        self, letter: bytes, series: Sequence[Series], start: float, end: float
-    ) -> list[list[tuple[int, Number]]]:
-        return [
-            [(at, read_number(value)) for at, value in slots]
-            for slots in await self._slots(letter, series, start, end)
-        ]
+    async def _range(
+        self,
+        read: Read[V],
+        join: Callable[[V, V], V],
+        series: Sequence[Series],
+        start: float,
+        end: float,
+        step: int | None,
+    ) -> list[Points[V]]:
+        async with store_errors():
+            wanted = await self._wanted(series, start, end, step)
+            found = [stitched(levels) for levels in await read(self._client, wanted)]
+            # A series that had another ladder may have finer slots where its own resolution has none.
+            again = [
+                index
+                for index, (_, coarsest) in enumerate(found)
+                if step and coarsest > self._target(series[index], step) > min(self._own(series[index]))
+            ]
+            if again:
+                wanted = await self._wanted([series[index] for index in again], start, end, None)
+                for index, levels in zip(again, await read(self._client, wanted), strict=True):
+                    found[index] = stitched(levels)
+        return [by_step(points, step, join) for points, _ in found]
 
-    async def _slots(
-        self, letter: bytes, series: Sequence[Series], start: float, end: float
-    ) -> list[list[tuple[int, bytes]]]:
-        """Per series, (slot start, field's value) of all chunks in the range, ascending."""
-        chunks = range(self._keys.chunk(start), self._keys.chunk(max(start, end - 1)) + 1)
-        commands = [("HGETALL", self._keys.chunked(letter, one, chunk)) for one in series for chunk in chunks]
-        replies = iter(await self._ask(commands))
-        answers: list[list[tuple[int, bytes]]] = []
-        for _ in series:
-            found: list[tuple[int, bytes]] = []
-            for chunk in chunks:
-                for field, value in next(replies).items():
-                    at = self._keys.slot_start(chunk, int(field.partition(b":")[0]))
-                    if start <= at < end:
-                        found.append((at, value))
-            answers.append(sorted(found))
-        return answers
+    def _own(self, series: Series) -> list[int]:
+        return [rung.resolution for rung in self._retention.ladder(series).rungs]
+
+    def _target(self, series: Series, step: int | None) -> int:
+        return target(self._own(series), step)
+
+    async def _wanted(
+        self, series: Sequence[Series], start: float, end: float, step: int | None
+    ) -> list[slots.Wanted]:
+        """Of each series its shard, what its keys start with, and the pieces to read."""
+        marks = await self._watermarks({self._keys.shard(one) for one in series})
+        plans: dict[tuple[int, Kind, int], tuple[Piece, ...]] = {}
+        found: list[slots.Wanted] = []
+        for one in series:
+            shard, kind = self._keys.shard(one), one.kind
+            plan = shard, kind, self._target(one, step)
+            if plan not in plans:
+                chain = self._reaches(marks[shard], kind)
+                plans[plan] = pieces(chain, plan[2], -int(-start // 1), -int(-end // 1))
+            found.append((shard, self._keys.base(LETTERS[kind], one), plans[plan]))
+        return found
+
+    def _reaches(self, marks: Watermarks, kind: Kind) -> list[Reach]:
+        """The chain of a kind in a shard, with how far each resolution has data."""
+        chain = marks.chain(kind, self._retention.chains[kind])
+        reaches = [Reach(chain[0], float("inf"), self._retention.life(kind, chain[0]))]
+        for edge in edges(kind, chain):
+            life = self._retention.life(kind, edge.coarser)
+            reaches.append(Reach(edge.coarser, marks.done(edge) or 0, life))
+        return reaches
+
+    def forget_watermarks(self) -> None:
+        """Reads them anew with the next question."""
+        self._marks.clear()
+
+    async def _watermarks(self, shards: Iterable[int]) -> dict[int, Watermarks]:
+        """Of some shards, at most a second old."""
+        now = time.monotonic()
+        stale = [one for one in shards if self._marks.get(one, (float("-inf"),))[0] < now - _FRESH]
+        if stale:
+            (named,) = await self._ask([("HGET", self._keys.meta, "resolutions")])
+            resolutions = {int(one) for one in (named or b"").decode().split(",") if one}
+            places = list(product(stale, sorted(resolutions | self._keys.resolutions)))
+            keys = [self._keys.shard_key(shard, b"wm:%d" % one) for shard, one in places]
+            hashes: dict[int, dict[int, dict[bytes, bytes]]] = {shard: {} for shard in stale}
+            replies = await self._ask([("HGETALL", key) for key in keys])
+            for (shard, one), fields in zip(places, replies, strict=True):
+                hashes[shard][one] = fields
+            self._marks.update({shard: (now, Watermarks(found)) for shard, found in hashes.items()})
+        return {shard: self._marks[shard][1] for shard in shards}
 
     async def _stream(self, name: bytes, count: int) -> list[dict[str, Any]]:
         key = self._keys.shard_key(0, name)
@@ -183,9 +254,17 @@ class Reader:
         return [_entry(fields) for _, fields in reply]
 
 
-def _minutes(start: float, end: float) -> range:
-    """Numbers of the minutes that begin in [start, end)."""
-    return range(-int(-start // SET_SECONDS), -int(-end // SET_SECONDS))
+def _add(one: Number, other: Number) -> Number:
+    return one + other
+
+
+def _last(one: Number, other: Number) -> Number:
+    return other
+
+
+def _merge(one: Sketch, other: Sketch) -> Sketch:
+    one.merge(other)
+    return one
 
 
 def _entry(fields: dict[bytes, bytes]) -> dict[str, Any]:

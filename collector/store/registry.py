@@ -1,21 +1,28 @@
 """Which series there are: a copy of the registry in memory, refreshed when asked.
 
 The registry hears of a live series only every so often (see `Writer`), so what it says of the last time is
-behind by up to that interval; the horizon makes up for it.
+behind by up to that interval; the horizon makes up for it. A copy of a million series takes seconds to make,
+so a large one is used for ten times as long as making it took, and made anew in the background.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, cast
+from array import array
+from collections.abc import Callable
+from typing import Final
 
 from redis.asyncio import Redis
 
 from collector.model import Series
+from collector.store.commands import command
 from collector.store.keys import SHARDS, KeySpace
 
-_FRESH: Final = 1.0  # seconds that a copy is good for
+_FRESH: Final = 1.0  # seconds that a copy is good for, at least
+_SHARE: Final = 10.0  # a copy is good for so many times the seconds that it took
+_QUICK: Final = 0.2  # seconds that a question waits for a new copy
+_PIECE: Final = 1000  # entries read, or looked at, between two turns of the event loop
 
 
 class Registry:
@@ -27,33 +34,53 @@ class Registry:
         self._keys = keys
         self._horizon = horizon
         self._read_at = float("-inf")
-        self._shards: list[dict[bytes, tuple[Series, int]]] = [{} for _ in range(SHARDS)]
+        self._took = 0.0
+        self._making: asyncio.Task[None] | None = None
+        # Series of a shard, and beside them when each was last seen: 150 bytes a series.
+        self._shards: list[tuple[list[Series], array[int]]] = [([], array("q")) for _ in range(SHARDS)]
 
     async def find(self, matches: Callable[[Series], bool], now: float) -> list[Series]:
         """Live series that match, sorted by key."""
         await self._refresh()
         oldest = now - self._horizon
-        found = [
-            series
-            for shard in self._shards
-            for series, seen in shard.values()
-            if seen >= oldest and matches(series)
-        ]
+        found: list[Series] = []
+        looked = 0
+        for series, seen in list(self._shards):
+            for first in range(0, len(series), _PIECE):
+                part = zip(series[first : first + _PIECE], seen[first : first + _PIECE], strict=True)
+                found += [one for one, at in part if at >= oldest and matches(one)]
+                looked += _PIECE
+                if looked >= _PIECE:
+                    looked = 0
+                    await asyncio.sleep(0)
         return sorted(found, key=lambda series: series.key)
 
     async def _refresh(self) -> None:
-        if time.monotonic() - self._read_at < _FRESH:
+        if time.monotonic() - self._read_at < max(_FRESH, _SHARE * self._took):
             return
-        for shard in range(SHARDS):  # one at a time: a million series in one reply would hold the loop
-            key = self._keys.shard_key(shard, b"ix")
-            reply = await cast("Awaitable[Any]", self._client.hgetall(cast("Any", key)))
-            known = self._shards[shard]
-            self._shards[shard] = {
-                field: (known[field][0] if field in known else _series(field), int(seen))
-                for field, seen in reply.items()
-            }
+        if self._making is None or self._making.done():
+            self._making = asyncio.create_task(self._read())
+        if self._took < _QUICK or self._making.done():
+            await asyncio.shield(self._making)
+
+    async def _read(self) -> None:
+        start = time.monotonic()
+        for shard in range(SHARDS):
+            self._shards[shard] = await self._read_shard(self._keys.shard_key(shard, b"ix"))
         self._read_at = time.monotonic()
+        self._took = self._read_at - start
 
-
-def _series(field: bytes) -> Series:
-    return Series.from_key(field.decode())
+    async def _read_shard(self, key: bytes) -> tuple[list[Series], array[int]]:
+        cursor = 0
+        found: dict[bytes, bytes] = {}  # a scan may show an entry twice
+        while True:
+            cursor, part = await command(self._client, "HSCAN", key, cursor, "COUNT", _PIECE)
+            found.update(part)
+            if not cursor:
+                break
+        series: list[Series] = []
+        for n, field in enumerate(found, 1):
+            series.append(Series.from_key(field.decode()))
+            if n % _PIECE == 0:
+                await asyncio.sleep(0)
+        return series, array("q", map(int, found.values()))

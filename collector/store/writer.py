@@ -13,28 +13,32 @@ from collector.model import (
     CounterPoint,
     Event,
     GaugePoint,
+    Kind,
     Point,
     Series,
     SetPoint,
     TimerPoint,
     Window,
 )
+from collector.retention import SLOTS, RetentionSettings
+from collector.rules import Retention
 from collector.store.encode import BATCH_BYTES, BATCH_POINTS, Encoder
 from collector.store.keys import SET_SECONDS, SHARDS, KeySpace
 from collector.store.outbox import Outbox
 from collector.store.sender import Sender
 from collector.store.settings import Durability
 
-CHUNK_TTL: Final = 7 * 86400  # seconds; no chunk may go before it has been rolled up
+CHUNK_TTL: Final = 7 * 86400  # seconds at the least; no chunk may go before it has been rolled up
 
 
 class _Known:
     """What the writer has told the store of a series. It is small, for there may be a million."""
 
-    __slots__ = ("chunk", "registered", "shard")
+    __slots__ = ("chunk", "kept", "registered", "shard")
 
-    def __init__(self, shard: int) -> None:
+    def __init__(self, shard: int, kept: tuple[int, int]) -> None:
         self.shard = shard
+        self.kept = kept  # seconds that it lives, raw samples; shared by series kept alike
         self.chunk = -1  # the newest chunk that was given its time to live
         self.registered = 0
 
@@ -50,11 +54,15 @@ class Writer:
         samples: int,
         refresh: float,
         durability: Durability = Durability.PRIMARY,
+        retention: Retention | None = None,
     ) -> None:
         """`max_bytes` bounds what is held while the store is away; `samples` are kept per timer; the
-        registry hears of a live series every `refresh` seconds.
+        registry hears of a live series every `refresh` seconds. Without a `retention` the default
+        ladders hold.
         """
         self.keys = keys
+        self.retention = retention or Retention(RetentionSettings(), keys.resolution)
+        self.shedding = False  # whether raw samples are left out, because the store is nearly full
         self.collector = secrets.token_hex(6).encode()
         sequences = [keys.sequence(shard, self.collector) for shard in range(SHARDS)]
         self.outbox = Outbox(sequences, max_bytes=max_bytes, keep=2 * keys.resolution)
@@ -64,6 +72,7 @@ class Writer:
         self._refresh = refresh
         self._known: Generations[str, _Known] = Generations()
         self._known_chunk = -1
+        self._kept: dict[tuple[int, int], tuple[int, int]] = {}
         self._building: dict[int, Encoder] = {}  # by shard
 
     def write(self, window: Window, points: Collection[Point], now: float) -> None:
@@ -77,6 +86,7 @@ class Writer:
         seen = int(max(now, window.start))
         recall, refresh = self._known.recent.get, self._refresh
         keys = self.keys
+        when = self._when(window)
         for point in points:
             known = recall(point.series.key) or self._recall(point.series)
             field = point.series.key.encode()
@@ -85,15 +95,14 @@ class Writer:
             ttl = 0 if chunk == known.chunk else self._time_to_live(known, chunk)
             match point:
                 case CounterPoint():
-                    encoder.counter(base, chunk, slot, field, point.value, ttl)
+                    encoder.counter(base, chunk, slot, field, point.value, ttl, when[Kind.COUNTER])
                 case GaugePoint():
-                    encoder.gauge(base, chunk, slot, field, point, ttl)
+                    encoder.gauge(base, chunk, slot, field, point, ttl, when[Kind.GAUGE])
                 case TimerPoint():
-                    encoder.sketch(base, chunk, slot, point.encoded, ttl)
-                    samples = keys.samples(field, known.shard)
-                    encoder.samples(samples, ms, point.samples, self._samples, CHUNK_TTL)
+                    encoder.sketch(base, chunk, slot, point.encoded, ttl, when[Kind.TIMER])
+                    self._write_samples(encoder, point, known, ms)
                 case SetPoint():
-                    encoder.members(base, minute, point.members, CHUNK_TTL)
+                    encoder.members(base, minute, point.members, known.kept[0], when[Kind.SET])
             if seen - known.registered >= refresh:
                 known.registered = seen
                 encoder.register(field, seen)
@@ -103,15 +112,34 @@ class Writer:
         """What is known of a series that was not written in this chunk's time yet, or is new."""
         known = self._known.get(series.key)
         if known is None:
-            known = self._known[series.key] = _Known(self.keys.shard(series))
+            live = self.retention.written_life(series, CHUNK_TTL)
+            kept = (live, self.retention.samples(series) or self._samples)
+            known = _Known(self.keys.shard(series), self._kept.setdefault(kept, kept))
+            self._known[series.key] = known
         return known
+
+    def _when(self, window: Window) -> dict[Kind, bytes]:
+        """Of each kind the start of the chunk and the resolutions it is rolled up to, for the script."""
+        found = {}
+        for kind, chain in self.retention.chains.items():
+            seconds = SET_SECONDS if kind is Kind.SET else chain[0] * SLOTS
+            found[kind] = b"%d,%b" % (window.start // seconds * seconds, ",".join(map(str, chain)).encode())
+        return found
+
+    def _write_samples(self, encoder: Encoder, point: TimerPoint, known: _Known, ms: int) -> None:
+        """Adds the raw samples, which a full store is spared first."""
+        if self.shedding:
+            self.outbox.lost["shed_samples"] += len(point.samples)
+            return
+        key = self.keys.samples(point.series.key.encode(), known.shard)
+        encoder.samples(key, ms, point.samples, known.kept[1], CHUNK_TTL)
 
     def _time_to_live(self, known: _Known, chunk: int) -> int:
         """What a chunk is given at its first point; a late sample may open one that nobody has seen yet."""
         if chunk < known.chunk:
-            return CHUNK_TTL
+            return known.kept[0]
         known.chunk = chunk
-        return CHUNK_TTL + self.keys.chunk_seconds
+        return known.kept[0] + self.keys.chunk_seconds
 
     def write_entries(self, window: Window, entries: Iterable[Event | Check]) -> None:
         """Adds events and checks; those without a time get the window's start."""

@@ -1,0 +1,51 @@
+"""Who may roll a shard up."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from collector.errors import StoreError
+from collector.store.commands import Part, Script, command
+from collector.store.keys import KeySpace
+
+LEASE_MS: Final = 30_000  # every step renews the lease
+
+_SCRIPT: Final = Script("compact.lua")
+
+
+class LeaseLostError(StoreError):
+    """Another collector rolls this shard up by now."""
+
+
+class Lease:
+    """A shard's lease while it is held. Every step renews it, and raises LeaseLostError when it is gone."""
+
+    def __init__(self, client: Redis, keys: KeySpace, shard: int) -> None:
+        self.client = client
+        self.shard = shard
+        self._key = keys.shard_key(shard, b"lease")
+        self._dirty = keys.shard_key(shard, b"dirty")
+        self._token = secrets.token_hex(8).encode()
+
+    async def take(self) -> bool:
+        """Whether it was free."""
+        return bool(await command(self.client, "SET", self._key, self._token, "NX", "PX", LEASE_MS))
+
+    async def step(self, name: str, keys: list[bytes], arguments: list[Part]) -> list[int]:
+        """One step of the script; its reply."""
+        reply: list[int] = await _SCRIPT.run(
+            self.client, [self._key, self._dirty, *keys], [self._token, LEASE_MS, name, *arguments]
+        )
+        if reply[0] < 0:
+            raise LeaseLostError("another collector rolls this shard up by now")
+        return reply
+
+    async def free(self) -> None:
+        """Gives it back; where that fails it runs out by itself."""
+        with contextlib.suppress(StoreError, RedisError, OSError, TimeoutError):
+            await self.step("free", [], [])

@@ -1,0 +1,69 @@
+"""What is left out first when the store is nearly full.
+
+At 80 % of the server's maxmemory raw samples and minute sketches are no longer written, and counted as lost;
+an hour's sketch is then made from what minutes it has. Counters, gauges, sets and the finest sketches never
+stop. It ends below 75 %.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from redis.asyncio import Redis
+
+from collector.errors import StoreError
+from collector.logfmt import event
+from collector.store.client import store_errors
+from collector.store.commands import command
+from collector.store.compaction import Compactor
+from collector.store.writer import Writer
+
+log = logging.getLogger(__name__)
+
+SHED_FROM: Final = 0.8
+SHED_UNTIL: Final = 0.75  # lower than where it began, so that it does not flutter
+_SECONDS: Final = 10.0
+
+
+class MemoryGuard:
+    """Watches how full the store is."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._problem = ""
+        self.ratio = 0.0  # of maxmemory that is used; 0 without a limit, and before it is known
+
+    @property
+    def shedding(self) -> bool:
+        """Whether raw samples and minute sketches are left out."""
+        return self._writer.shedding
+
+    async def run(self, client: Redis, compactor: Compactor) -> None:
+        """Looks every ten seconds, for ever."""
+        while True:
+            problem = ""
+            try:
+                await self.look(client, compactor)
+            except StoreError as error:  # until it answers nothing changes
+                problem = str(error)
+            if problem and problem != self._problem:
+                log.warning(event("store.memory_unknown", error=problem))
+            self._problem = problem
+            await asyncio.sleep(_SECONDS)
+
+    async def look(self, client: Redis, compactor: Compactor) -> None:
+        """Looks once, and decides. StoreError when the store is away."""
+        async with store_errors():
+            info = await command(client, "INFO", "memory")
+        limit = int(info.get("maxmemory", 0))
+        self.ratio = int(info["used_memory"]) / limit if limit else 0.0
+        shed = self.ratio >= (SHED_UNTIL if self.shedding else SHED_FROM)
+        if shed != self.shedding:
+            what = {"used": info["used_memory"], "limit": limit}
+            if shed:
+                log.warning(event("store.nearly_full", leaves_out="raw samples and minute sketches", **what))
+            else:
+                log.info(event("store.has_room", **what))
+        self._writer.shedding = compactor.shedding = shed
