@@ -21,7 +21,6 @@ from typing import Any, Final
 
 import uvloop
 from aiohttp import web
-from redis.asyncio import Redis
 
 from collector import __version__
 from collector.api import create_app
@@ -31,10 +30,11 @@ from collector.engine import ENGINES, WITHOUT_CORE, Engine, Interval
 from collector.errors import OperatorError
 from collector.listeners import Listener, create
 from collector.logfmt import Every, event
-from collector.store.client import connect, without_password
+from collector.store.address import without_password
 from collector.store.keys import KeySpace
 from collector.store.reader import Reader
 from collector.store.settings import EMBEDDED
+from collector.store.topology import Topology, open_store
 from collector.store.writer import Writer
 from collector.telemetry import FlushStats
 
@@ -134,10 +134,10 @@ class Daemon:
         note = {} if "native" in ENGINES else {"note": _PURE_NOTE}
         log.info(event("collector.start", version=__version__, engine=self.engine.name, **note))
         async with contextlib.AsyncExitStack() as stack:
-            client = await stack.enter_async_context(self._store())
-            await stack.enter_async_context(self._tasks(self.writer.sender.run(client)))
+            store = await stack.enter_async_context(self._store())
+            await stack.enter_async_context(self._tasks(self.writer.sender.run(store)))
             await stack.enter_async_context(self._sockets())
-            await stack.enter_async_context(self._http(client))
+            await stack.enter_async_context(self._http(store))
             _tame_garbage_collection()
             await stack.enter_async_context(self._tasks(self._watch_lag()))
             await stack.enter_async_context(self._flushing())
@@ -161,8 +161,8 @@ class Daemon:
             loop.add_signal_handler(number, self._stop.set)
 
     @contextlib.asynccontextmanager
-    async def _store(self) -> AsyncIterator[Redis]:
-        """The client of the store, and the embedded server if that is the store."""
+    async def _store(self) -> AsyncIterator[Topology]:
+        """The servers of the store, and the embedded server if that is the store."""
         url = self.settings.redis.url
         async with contextlib.AsyncExitStack() as stack:
             if url == EMBEDDED:
@@ -172,9 +172,9 @@ class Daemon:
                 self.embedded = server
                 await stack.enter_async_context(self._tasks(self._keep_embedded(server)))
             self.store_url = without_password(url)
-            client = connect(url)
-            stack.push_async_callback(client.aclose)
-            yield client
+            store = open_store(url, self.settings.redis)
+            stack.push_async_callback(store.aclose)
+            yield store
 
     async def _keep_embedded(self, server: EmbeddedServer) -> None:
         """Starts the embedded server again when it ends by itself; batches wait meanwhile."""
@@ -204,9 +204,9 @@ class Daemon:
             await self._flush_last()
 
     @contextlib.asynccontextmanager
-    async def _http(self, client: Redis) -> AsyncIterator[None]:
+    async def _http(self, store: Topology) -> AsyncIterator[None]:
         settings = self.settings
-        reader = Reader(client, self.keys, idle_expiry=settings.idle_expiry, refresh=self._refresh)
+        reader = Reader(store, self.keys, idle_expiry=settings.idle_expiry, refresh=self._refresh)
         runner = web.AppRunner(create_app(self, reader, settings.http), access_log=None)
         await runner.setup()
         listen = settings.http.listen

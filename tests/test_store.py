@@ -35,7 +35,8 @@ from collector.model import (
     Window,
 )
 from collector.sketch import Sketch
-from collector.store.client import connect, without_password
+from collector.store.address import without_password
+from collector.store.client import connect
 from collector.store.encode import SCRIPT, SEQUENCE_SECONDS, SHA, Encoder
 from collector.store.keys import SHARDS, KeySpace
 from collector.store.numbers import number_text
@@ -653,24 +654,6 @@ async def use_everything(store: Store) -> None:
     assert await reader.unique([USERS, Series(Kind.SET, "others")], minute, minute + 60) == 1
     assert await reader.events(1)
     assert await reader.checks(1)
-
-
-def test_the_documented_rights_are_enough(tmp_path: Path) -> None:
-    """A user with just the commands and keys of docs/store.md can do all that the collector does."""
-    text = DOCS.read_text()
-    rights = re.findall(r"\+[a-z|]+", text[text.index("## Rights") :])
-    assert len(rights) > 20
-
-    async def run(path: str) -> None:
-        async with opened(path, "m", user="app:secret@") as store:
-            await use_everything(store)
-
-    with server(tmp_path) as path:
-        admin = redis.Redis(unix_socket_path=path)
-        rules = ["on", ">secret", "~{m*", "~m:*", "-@all", *rights]
-        admin.execute_command("ACL", "SETUSER", "app", *rules)  # type: ignore[no-untyped-call]
-        admin.close()
-        uvloop.run(run(path))
 
 
 def test_every_key_is_in_the_documentation(path: str) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Final
 
 from collector.logfmt import event
@@ -128,12 +129,12 @@ class Outbox:
         shard.flying -= 1
         self._confirm(shard)
 
-    def all_sent(self) -> None:
-        """Nothing is pending; and what was kept for long enough is forgotten."""
+    def all_sent(self, shards: Iterable[Shard]) -> None:
+        """These have been sent, and their server is there: what was kept for long enough is forgotten."""
         if not self.pending_batches:
             self._overflowing = False
         horizon = time.monotonic() - _KEEP_SECONDS
-        for shard in self.shards:
+        for shard in shards:
             while shard.kept and shard.kept[0][0] < horizon:
                 shard.kept.popleft()
 

@@ -14,29 +14,29 @@ from redis.asyncio import Redis
 
 from collector.model import Number, Series
 from collector.sketch import Sketch
-from collector.store.client import store_errors
 from collector.store.keys import SET_SECONDS, KeySpace
 from collector.store.numbers import read_number
 from collector.store.registry import Registry
+from collector.store.topology import Topology, topology_of
 
-_PIPELINE: Final = 500  # commands a round trip; also what is decoded before the loop is yielded to
 _SCRATCH_MS: Final = 10_000  # life of the copies that a union over shards needs
 
 
 class Reader:
     """Answers questions; keeps nothing but a copy of the registry."""
 
-    def __init__(self, client: Redis, keys: KeySpace, *, idle_expiry: float, refresh: float) -> None:
+    def __init__(
+        self, store: Topology | Redis, keys: KeySpace, *, idle_expiry: float, refresh: float
+    ) -> None:
         """A series idle for `idle_expiry` seconds is gone; `refresh` is that of the writers."""
-        self._client = client
+        self._store = topology_of(store)
         self._keys = keys
         self._idle_expiry = idle_expiry
-        self._registry = Registry(client, keys, idle_expiry + refresh)
+        self._registry = Registry(self._store, keys, idle_expiry + refresh)
 
     async def find(self, matches: Callable[[Series], bool], now: float) -> list[Series]:
         """Live series that match, sorted by key."""
-        async with store_errors():
-            return await self._registry.find(matches, now)
+        return await self._registry.find(matches, now)
 
     async def totals(self, series: Sequence[Series]) -> list[Number]:
         """The running total of each counter, 0 for one that has none."""
@@ -126,15 +126,7 @@ class Reader:
     # ------------------------------------------------------------------ plumbing
 
     async def _ask(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
-        replies: list[Any] = []
-        batch = list(commands)
-        async with store_errors():
-            for first in range(0, len(batch), _PIPELINE):
-                pipeline = self._client.pipeline(transaction=False)
-                for command in batch[first : first + _PIPELINE]:
-                    pipeline.execute_command(*command)
-                replies += await pipeline.execute()
-        return replies
+        return await self._store.ask(commands)
 
     async def _fields(self, name: bytes, series: Sequence[Series]) -> list[bytes | None]:
         """One hash field of each series, out of a hash of its shard."""

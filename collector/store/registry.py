@@ -7,13 +7,12 @@ behind by up to that interval; the horizon makes up for it.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, cast
-
-from redis.asyncio import Redis
+from collections.abc import Callable
+from typing import Final
 
 from collector.model import Series
 from collector.store.keys import SHARDS, KeySpace
+from collector.store.topology import Topology
 
 _FRESH: Final = 1.0  # seconds that a copy is good for
 
@@ -21,9 +20,9 @@ _FRESH: Final = 1.0  # seconds that a copy is good for
 class Registry:
     """Finds series by label matchers."""
 
-    def __init__(self, client: Redis, keys: KeySpace, horizon: float) -> None:
+    def __init__(self, store: Topology, keys: KeySpace, horizon: float) -> None:
         """A series not seen for `horizon` seconds is not found."""
-        self._client = client
+        self._store = store
         self._keys = keys
         self._horizon = horizon
         self._read_at = float("-inf")
@@ -46,7 +45,7 @@ class Registry:
             return
         for shard in range(SHARDS):  # one at a time: a million series in one reply would hold the loop
             key = self._keys.shard_key(shard, b"ix")
-            reply = await cast("Awaitable[Any]", self._client.hgetall(cast("Any", key)))
+            (reply,) = await self._store.ask([("HGETALL", key)])
             known = self._shards[shard]
             self._shards[shard] = {
                 field: (known[field][0] if field in known else _series(field), int(seen))
