@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,11 @@ class ServerProcess:
         port: int = 0,
         prepare: Callable[[], None] | None = None,
     ) -> None:
-        """`options` are those of the command line; `prepare` runs in the child before it becomes the server."""
+        """`options` are those of the command line; `prepare` runs in the child before the server does."""
         self.directory = directory
         self.port = port or free_port()
-        self._command = (
-            [binary(product), *options[:1]] if options[:1] == ("sentinel.conf",) else [binary(product)]
-        )
-        self._options = options[1:] if options[:1] == ("sentinel.conf",) else options
+        self._command = [binary(product)]
+        self._options = options
         self._prepare = prepare
         directory.mkdir(parents=True, exist_ok=True)
         self.start()
@@ -78,12 +77,12 @@ class ServerProcess:
         common = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
         with (self.directory / "server.log").open("ab") as out:
             self.process = subprocess.Popen(
-                [*self._command, *common, *self._options],
+                [*self._command, *self._options, *common],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 cwd=self.directory,
-                preexec_fn=self._prepare,
+                preexec_fn=self._prepare,  # noqa: PLW1509  # it sets a limit and a signal
             )
         wait_for(self._answers, f"the server on port {self.port}:\n{self.log[-500:]}")
 
@@ -98,8 +97,6 @@ class ServerProcess:
             raise AssertionError(f"the server ended:\n{self.log[-2000:]}")
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as sock:
-                if "--tls-port" in self._options:
-                    return True
                 sock.sendall(b"PING\r\n")
                 return sock.recv(5) in (b"+PONG", b"-NOAU")
         except OSError:
@@ -112,7 +109,7 @@ class ServerProcess:
     def command(self, *words: Any) -> Any:
         """The reply to one command."""
         with self.client() as client:
-            return client.execute_command(*words)  # type: ignore[no-untyped-call]
+            return client.execute_command(*words)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Ends it."""
@@ -168,10 +165,10 @@ class ClusterProcesses:
         )
         for n, server in enumerate(self.servers[primaries:]):
             primary = self.id(self.primaries[n % primaries])
-            wait_for(lambda s=server, p=primary: _accepted(s, "CLUSTER", "REPLICATE", p), "a replica")
+            wait_for(partial(_accepted, server, "CLUSTER", "REPLICATE", primary), "a replica")
         wait_for(lambda: all(self.state(one) == "ok" for one in self.servers), "the cluster to be ok")
         for server in self.servers[primaries:]:
-            wait_for(lambda s=server: b"master_link_status:up" in _info(s), "replicas to be in step")
+            wait_for(partial(_in_step, server), "replicas to be in step")
 
     def known(self, server: ServerProcess) -> list[str]:
         """What a server says of all nodes, a line each."""
@@ -232,10 +229,10 @@ def _accepted(server: ServerProcess, *words: Any) -> bool:
     return True
 
 
-def _info(server: ServerProcess) -> bytes:
+def _in_step(server: ServerProcess) -> bool:
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
         sock.sendall(b"INFO replication\r\n")
-        return sock.recv(65536)
+        return b"master_link_status:up" in sock.recv(65536)
 
 
 class SentinelProcesses:
@@ -253,7 +250,7 @@ class SentinelProcesses:
             follow = ("--replicaof", f"127.0.0.1 {self.primary.port}")
             self.replica = ServerProcess(product, directory / "second", *options, *follow)
             self.servers.append(self.replica)
-            wait_for(lambda: b"master_link_status:up" in _info(self.replica), "the replica to be in step")
+            wait_for(partial(_in_step, self.replica), "the replica to be in step")
             for n in range(3):
                 self.sentinels.append(self._sentinel(product, directory / f"sentinel{n}"))
             wait_for(lambda: all(self._agreed(one) for one in self.sentinels), "the Sentinels to meet")

@@ -108,9 +108,7 @@ class Load:
         """Every series is what was sent, to the unit."""
         assert await store.sender.wait_idle(30), store.sender.last_error
         totals = await store.reader.totals(self.counters)
-        assert {one: total for one, total in zip(self.counters, totals, strict=True)} == {
-            one: self.truth[one] for one in self.counters
-        }
+        assert totals == [self.truth[one] for one in self.counters]
         start, end = NOW, NOW + RESOLUTION
         increments = await store.reader.increments(self.counters, start, end)
         assert [sum(value for _, value in slots) for slots in increments] == totals

@@ -1,18 +1,15 @@
-"""The store as a real cluster, and under real Sentinels: under load, with slots moved and primaries killed."""
+"""The store as a real cluster and under real Sentinels: under load, slots moved, primaries killed."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
-import pytest
 import uvloop
 from clusters import ClusterProcesses, cluster, each_product, sentinels
 from stores import Load, opened
 
-from collector.errors import OperatorError
-from collector.store.keys import KeySpace, hash_slot
+from collector.store.keys import hash_slot
 from collector.store.topology import Cluster
 
 

@@ -1,4 +1,4 @@
-"""What a server refuses, for every reason: a clear error, nothing lost, no busy loop, and no restart to recover."""
+"""What a server refuses: a clear error, nothing lost, no busy loop, and no restart to recover."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def commands(server: ServerProcess) -> int:
 async def refused(
     server: ServerProcess, store: Store, says: str, begin: Callable[[], Any], end: Callable[[], Any]
 ) -> None:
-    """Load before, while and after a server refuses; what is said of it, how often it is asked, what is there."""
+    """Load before, while and after a server refuses: what is said, how often it is asked, the totals."""
     load = Load(100)
     await load.round(store)
     assert await store.sender.wait_idle(10), store.sender.last_error
@@ -103,11 +103,13 @@ def test_a_script_that_blocks_the_server_is_waited_for(server: ServerProcess) ->
             await load.round(store)
             assert await store.sender.wait_idle(10)
             endless = asyncio.create_task(asyncio.to_thread(_endless, server))
-            await asyncio.sleep(0.2)
-            await load.round(store)
-            await store.until("a script blocks the server")
-            await asyncio.to_thread(server.command, "SCRIPT", "KILL")
-            await endless
+            try:
+                await asyncio.sleep(0.2)
+                await load.round(store)
+                await store.until("a script blocks the server")
+            finally:
+                await asyncio.to_thread(server.command, "SCRIPT", "KILL")
+                await endless
             await load.check(store)
 
     uvloop.run(run())
@@ -193,7 +195,7 @@ def test_a_wrong_password_is_waited_for(server: ServerProcess, hasty: None) -> N
 
 
 def test_every_right_on_the_list_is_needed_and_named(server: ServerProcess, hasty: None) -> None:
-    """Without it nothing is sent, and the error names it and the remedy; given, all goes on without a restart."""
+    """Without it nothing is sent, and the error names it and the remedy; given, all goes on by itself."""
 
     async def run() -> None:
         names = [*TRANSACTION, *(right.name for right in RIGHTS if right.when is When.ALWAYS)]

@@ -1,4 +1,4 @@
-"""What is said of a server that may harm the data: eviction, and a restart that left half a batch in its file."""
+"""What is said of a server that may harm the data: it evicts, or left half a batch in its file."""
 
 from __future__ import annotations
 

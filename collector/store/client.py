@@ -1,4 +1,4 @@
-"""redis-py clients for an address, and what their errors mean.
+"""redis-py clients for an address, and how commands go over one connection of theirs.
 
 redis-py brings connections, authentication, TLS, unix sockets and Sentinel; how often to try again is decided
 here, so its own retries are off.
@@ -6,77 +6,25 @@ here, so its own retries are off.
 
 from __future__ import annotations
 
-import re
 import ssl
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
-from enum import Enum
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
+from collector.addresses import host_port
 from collector.errors import OperatorError, StoreError
 from collector.store.address import Layout, StoreAddress
+from collector.store.faults import Fault, fault_of
 from collector.store.keys import SCHEMA, SHARDS, KeySpace
 from collector.store.settings import StoreSettings, StoreTlsSettings
 
 TIMEOUT: Final = 5.0  # seconds for a connection or a reply; a slower server counts as away
 NAME: Final = "collector"  # as CLIENT LIST shows our connections
-
-
-class Fault(Enum):
-    """What an error is the fault of. Whichever it is, the batch is kept."""
-
-    SLOT = "slot"  # of where a slot is: it moves, or is nobody's just now; other slots are well
-    SERVER = "server"  # of the server: away, full, loading, a replica. It may be well in a moment
-    RIGHTS = "rights"  # of what we may do, which somebody has to change
-
-
-# What an error reply says, or how redis-py words it -> whose fault it is, and what the operator is told. A
-# script's errors carry the code somewhere within, so all of the text is searched.
-_MEANINGS: Final = {
-    "NOAUTH|authentication required": (Fault.RIGHTS, "set redis.user and redis.password"),
-    "WRONGPASS|invalid username-password|invalid password": (
-        Fault.RIGHTS,
-        "check the user and password of redis.url",
-    ),
-    "NOPERM|no permissions|ACL failure": (Fault.RIGHTS, "give the user the rights listed in docs/store.md"),
-    "OOM|used memory": (Fault.SERVER, "the server is full: raise maxmemory, or shorten what is kept"),
-    "READONLY|read only replica|previous master is now": (Fault.SERVER, "point redis.url at the primary"),
-    "MISCONF": (Fault.SERVER, "the server cannot save to disk: look at its log and its free space"),
-    "NOREPLICAS|enough good replicas": (
-        Fault.SERVER,
-        "the server wants more replicas: see min-replicas-to-write",
-    ),
-    "LOADING|loading the dataset": (Fault.SERVER, "it will be tried again"),
-    "MASTERDOWN": (Fault.SERVER, "the replica has lost its primary: point redis.url at the primary"),
-    "BUSY ": (Fault.SERVER, "a script blocks the server: it will be tried again"),
-    "NOSCRIPT": (Fault.SERVER, "somebody flushed the scripts: ours is loaded again"),
-    "CLUSTERDOWN|slot not served|has that slot": (
-        Fault.SLOT,
-        "see CLUSTER INFO: a node is away, or a slot is nobody's",
-    ),
-    "MOVED|ASK |TRYAGAIN": (
-        Fault.SLOT,
-        "the slot is elsewhere, or moves: of a cluster redis.url is redis+cluster://",
-    ),
-    "cluster support": (Fault.SERVER, "it is no cluster: write redis:// in redis.url"),
-    "CROSSSLOT": (Fault.SERVER, "write redis+cluster:// in redis.url"),
-    "No master found": (Fault.SERVER, "no Sentinel knows a live primary of that name: see redis.url"),
-    "certificate verify failed": (
-        Fault.SERVER,
-        "see redis.tls: ca has to name who issued the server's certificate",
-    ),
-    "wrong version number|record layer": (
-        Fault.SERVER,
-        "the server speaks no TLS there: write redis://, not rediss://",
-    ),
-}
-_MEANING: Final = {re.compile(pattern, re.IGNORECASE): found for pattern, found in _MEANINGS.items()}
 
 
 def connect(url: str, settings: StoreSettings | None = None) -> Redis:
@@ -101,8 +49,31 @@ def connect(url: str, settings: StoreSettings | None = None) -> Redis:
         "password": settings.sentinel_password or None,
     }
     hosts, asked = list(address.hosts), {**asked, "db": 0}
-    sentinel = Sentinel(hosts, sentinel_kwargs=asked, **options)  # type: ignore[no-untyped-call]
+    sentinel = _Sentinels(hosts, sentinel_kwargs=asked, **options)  # type: ignore[no-untyped-call]
     return cast("Redis", sentinel.master_for(address.service))
+
+
+class _Sentinels(Sentinel):
+    """Sentinels that say who of them said what, where redis-py shows its own objects."""
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Host and port of the primary, from the first Sentinel that knows it alive."""
+        problems: list[str] = []
+        for number, one in enumerate(self.sentinels):
+            place = host_port(*(one.connection_pool.connection_kwargs[key] for key in ("host", "port")))
+            try:
+                masters = cast("dict[str, Any]", await one.sentinel_masters())
+            except (RedisError, OSError, TimeoutError) as error:
+                rights = fault_of(error) is Fault.RIGHTS
+                hint = " (see redis.sentinel_user and redis.sentinel_password)" if rights else ""
+                problems.append(f"{place}: {error}{hint}")
+                continue
+            state = masters.get(service_name)
+            if state and self.check_master_state(state, service_name):
+                self.sentinels.insert(0, self.sentinels.pop(number))  # it is asked first the next time
+                return state["ip"], state["port"]
+            problems.append(f"{place}: {'it is down' if state else 'it is not known here'}")
+        raise MasterNotFoundError(f"no Sentinel has a primary {service_name!r}: {'; '.join(problems)}")
 
 
 def connection_options(address: StoreAddress, settings: StoreSettings) -> dict[str, Any]:
@@ -155,40 +126,6 @@ def _tls_options(tls: StoreTlsSettings) -> dict[str, Any]:
         "ssl_keyfile": None if tls.key is None else str(tls.key),
         "ssl_check_hostname": tls.check_hostname,
     }
-
-
-class RightsError(StoreError):
-    """The store does not let us; somebody has to change that."""
-
-
-def fault_of(error: BaseException) -> Fault:
-    """Whose fault an error is."""
-    if isinstance(error, RightsError):
-        return Fault.RIGHTS
-    meaning = _meaning(error)
-    return Fault.SERVER if meaning is None else meaning[0]
-
-
-def explain(error: BaseException) -> str:
-    """What went wrong, with the remedy where there is one."""
-    text = str(error) or type(error).__name__
-    meaning = None if isinstance(error, StoreError) else _meaning(error)
-    return text if meaning is None else f"{text} ({meaning[1]})"
-
-
-def _meaning(error: BaseException) -> tuple[Fault, str] | None:
-    # redis-py takes the code off the texts that it has a class for, and keeps it beside them.
-    text = f"{getattr(error, 'status_code', None) or ''} {error}"
-    return next((found for pattern, found in _MEANING.items() if pattern.search(text)), None)
-
-
-@asynccontextmanager
-async def store_errors() -> AsyncIterator[None]:
-    """Turns what redis-py raises into StoreError, with the remedy."""
-    try:
-        yield
-    except (TimeoutError, RedisError, OSError) as error:
-        raise StoreError(explain(error)) from error
 
 
 async def exchange(connection: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:

@@ -22,8 +22,9 @@ from redis.exceptions import RedisError
 
 from collector.errors import StoreError
 from collector.logfmt import event
-from collector.store.client import Fault, RightsError, exchange, explain, fault_of, reply_of
+from collector.store.client import exchange, reply_of
 from collector.store.encode import SCRIPT, Batch
+from collector.store.faults import Fault, RightsError, explain, fault_of, lacks_right
 from collector.store.keys import KeySpace
 from collector.store.outbox import Outbox, Shard
 from collector.store.rights import may_write
@@ -283,7 +284,7 @@ class Lane:
         self._heard = time.monotonic()
         self._release(shard)
         for error in errors:
-            if fault_of(RedisError(error.decode("utf-8", "replace"))) is Fault.RIGHTS:
+            if lacks_right(error):
                 raise RightsError("a right was taken away while a batch was written")
         return batch.size
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from collector.store.client import Fault, exchange, fault_of
+from collector.store.client import exchange
+from collector.store.faults import Fault, fault_of
 from collector.store.keys import KeySpace
 
 _KEY: Final = b"\0key"  # stands for a key of ours

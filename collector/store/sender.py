@@ -16,7 +16,8 @@ from redis.exceptions import RedisError
 
 from collector.errors import StoreError
 from collector.logfmt import event
-from collector.store.client import check_schema, explain
+from collector.store.client import check_schema
+from collector.store.faults import explain
 from collector.store.keys import KeySpace, hash_slot
 from collector.store.lane import FIRST_PAUSE, Lane
 from collector.store.outbox import Outbox, Shard

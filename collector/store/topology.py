@@ -27,7 +27,8 @@ from collector.addresses import host_port
 from collector.errors import StoreError
 from collector.logfmt import event
 from collector.store.address import Layout, StoreAddress
-from collector.store.client import Fault, connect, connection_options, explain, fault_of, store_errors
+from collector.store.client import connect, connection_options
+from collector.store.faults import Fault, explain, fault_of, store_errors
 from collector.store.keys import CLUSTER_SLOTS, hash_slot
 from collector.store.settings import StoreSettings
 
