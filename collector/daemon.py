@@ -15,8 +15,10 @@ import gc
 import logging
 import resource
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, Final
 
 import uvloop
@@ -28,7 +30,7 @@ from collector.config import Settings
 from collector.embedded import EmbeddedServer
 from collector.engine import ENGINES, WITHOUT_CORE, Engine, Interval
 from collector.errors import OperatorError
-from collector.listeners import Listener, create
+from collector.listeners import Listener, ListenerSettings, create
 from collector.logfmt import Every, event
 from collector.store.address import without_password
 from collector.store.keys import KeySpace
@@ -193,7 +195,7 @@ class Daemon:
         settings = self.settings
         try:
             for one in settings.listen:
-                listener = create(one, self.engine, settings.limits, self.clock)
+                listener = create(self._tagged(one), self.engine, settings.limits, self.clock)
                 await listener.open()
                 self.listeners.append(listener)
             yield
@@ -202,6 +204,17 @@ class Daemon:
                 await listener.drain()
                 await listener.close()
             await self._flush_last()
+
+    def _tagged(self, listener: ListenerSettings) -> ListenerSettings:
+        """A listener whose tags say which collector took a line, where that is wanted.
+
+        A head is given its listener's tags when it is read for the first time, so a line costs the same.
+        """
+        name = self.settings.node_tag
+        if name is False:
+            return listener
+        node = socket.gethostname() if name is True else name
+        return replace(listener, tags={"node": node, **listener.tags})
 
     @contextlib.asynccontextmanager
     async def _http(self, store: Topology) -> AsyncIterator[None]:

@@ -2,10 +2,20 @@
 
 settings    where the store is
 keys        every key and field, drawn
-client      a redis-py client for an address, and what its errors mean
+address     redis.url, read
+client      redis-py clients for an address
+faults      what a store's errors mean, and what to do
+topology    the nodes behind an address, and which of them has a key
+rights      what we have to be allowed to do, and the question whether we are
+server      what a server says of itself
 encode      points -> operations of one batch
 batch.lua   the script that applies a batch, once
-writer      keeps batches until the server has confirmed them
+writer      points to batches
+outbox      keeps batches until the server has confirmed them
+sender      carries them there
+lane        one node's part of that
 registry    which series there are
 reader      values, ranges, sketches, uniques
+check       whether a store is fit
+usage       what takes its memory
 """

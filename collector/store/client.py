@@ -6,8 +6,9 @@ here, so its own retries are off.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol, cast
 
 from redis.asyncio import Redis
@@ -142,6 +143,17 @@ async def reply_of(connection: Any) -> Any:
         return error
 
 
+def end_if_cancelled() -> None:
+    """Raises CancelledError if the task was cancelled, however long ago.
+
+    redis-py sends with `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that comes at the end:
+    a task that goes on for ever has to look for itself.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 class Asked(Protocol):
     """What answers commands: see `topology.Topology.ask`."""
 
@@ -154,14 +166,25 @@ async def check_schema(store: Asked, keys: KeySpace) -> None:
     """Notes what the store holds on first use; StoreError when it is of another version."""
     (meta,) = await store.ask([("HGETALL", keys.meta)])
     found = {name.decode(): value.decode() for name, value in meta.items()}
-    expected = {"schema": str(SCHEMA), "shards": str(SHARDS)}
-    for name, value in expected.items():
-        if found.get(name, value) != value:
-            raise StoreError(
-                f"the store holds {name} {found[name]}, this collector writes {name} {value}: "
-                f"use another redis.prefix or server, or the collector that wrote it"
-            )
+    if fault := schema_fault(found):
+        raise StoreError(fault)
+    expected = _expected()
     resolutions = {*found.get("resolutions", "").split(","), str(keys.resolution)} - {""}
     mapping = {**expected, "resolutions": ",".join(sorted(resolutions, key=int))}
     if mapping != found:
         await store.ask([("HSET", keys.meta, *(part for pair in mapping.items() for part in pair))])
+
+
+def schema_fault(found: Mapping[str, str]) -> str:
+    """Why a store that says this of itself cannot be written into; "" when it can."""
+    for name, value in _expected().items():
+        if found.get(name, value) != value:
+            return (
+                f"the store holds {name} {found[name]}, this collector writes {name} {value}: "
+                f"use another redis.prefix or server, or the collector that wrote it"
+            )
+    return ""
+
+
+def _expected() -> dict[str, str]:
+    return {"schema": str(SCHEMA), "shards": str(SHARDS)}

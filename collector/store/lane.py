@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 
 from collector.errors import StoreError
 from collector.logfmt import event
-from collector.store.client import exchange, reply_of
+from collector.store.client import end_if_cancelled, exchange, reply_of
 from collector.store.encode import SCRIPT, Batch
 from collector.store.faults import Fault, RightsError, explain, fault_of, lacks_right
 from collector.store.keys import KeySpace
@@ -94,6 +94,7 @@ class Lane:
                 # One that lets us in and then refuses each batch must not be asked ten times a second.
                 if self._progress or time.monotonic() - began > 2 * _LONGEST_PAUSE:
                     pause = FIRST_PAUSE
+                end_if_cancelled()
                 self._down(explain(error))
                 await asyncio.sleep(_PARKED if parked else pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
@@ -292,6 +293,7 @@ class Lane:
         """Waits for the next commit, or until a shard was held for long enough; now and then asks whether the
         server is still there.
         """
+        end_if_cancelled()
         now = time.monotonic()
         due = [until - now for until, _ in self._held.values() if until > now]
         try:

@@ -95,11 +95,14 @@ class Answer:
     missing: list[str]
     refused: Exception | None = None
 
+    @property
+    def told(self) -> tuple[str, str]:
+        """What is missing, and the command that gives it."""
+        missing = " ".join(self.missing)
+        return f"missing: {missing}", f"ACL SETUSER <user> {missing} (all are in docs/store.md)"
+
     def __str__(self) -> str:
-        """What is missing, as the command that gives it."""
-        return (
-            f"the user lacks rights: ACL SETUSER <user> {' '.join(self.missing)} (all are in docs/store.md)"
-        )
+        return "the user lacks rights, {}: {}".format(*self.told)
 
 
 async def may_write(connection: Any, keys: KeySpace, key: bytes, when: Sequence[When] = ()) -> Answer:

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from collector.errors import StoreError
 from collector.logfmt import event
-from collector.store.client import check_schema
+from collector.store.client import check_schema, end_if_cancelled
 from collector.store.faults import explain
 from collector.store.keys import KeySpace, hash_slot
 from collector.store.lane import FIRST_PAUSE, Lane
@@ -86,10 +86,12 @@ class Sender:
                 try:
                     await topology.refresh()
                 except (TimeoutError, StoreError, RedisError, OSError) as error:
+                    end_if_cancelled()
                     self._lost(explain(error))
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, _LONGEST_PAUSE)
                     continue
+                end_if_cancelled()
                 self._error = ""
                 pause = FIRST_PAUSE
                 self._assign(topology, tasks)
