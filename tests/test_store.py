@@ -42,6 +42,7 @@ from collector.store.keys import SHARDS, KeySpace
 from collector.store.numbers import number_text
 from collector.store.packed import Packed, PackedInPython
 from collector.store.reader import Reader
+from collector.store.rights import rules
 from collector.store.writer import Writer
 
 RESOLUTION = 10
@@ -654,6 +655,21 @@ async def use_everything(store: Store) -> None:
     assert await reader.unique([USERS, Series(Kind.SET, "others")], minute, minute + 60) == 1
     assert await reader.events(1)
     assert await reader.checks(1)
+
+
+def test_the_listed_rights_are_enough(tmp_path: Path) -> None:
+    """A user with just the commands and keys of `rights.rules`, which are those of docs/store.md, can do all
+    that the collector does."""
+
+    async def run(path: str) -> None:
+        async with opened(path, "m", user="app:secret@") as store:
+            await use_everything(store)
+
+    with server(tmp_path) as path:
+        admin = redis.Redis(unix_socket_path=path)
+        admin.execute_command("ACL", "SETUSER", "app", "on", ">secret", "-@all", *rules("m"))  # type: ignore[no-untyped-call]
+        admin.close()
+        uvloop.run(run(path))
 
 
 def test_every_key_is_in_the_documentation(path: str) -> None:

@@ -14,6 +14,7 @@ from clusters import ServerProcess, admin, alone, free_port, redis_only
 from harness import wait_for
 from stores import Load, opened
 
+from collector.config import ConfigError, load, show
 from collector.errors import OperatorError
 from collector.store.address import Layout, StoreAddress, without_password
 from collector.store.client import connect
@@ -255,3 +256,56 @@ def test_sentinels_have_a_password_of_their_own(tmp_path: Path) -> None:
             uvloop.run(asyncio.wait_for(run(server, watcher), 60))
         finally:
             watcher.kill()
+
+
+# ---------------------------------------------------------------------- in the configuration
+
+
+def problems(directory: Path, text: str) -> str:
+    """What is wrong with a file, one problem to a line."""
+    path = directory / "collector.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(path, {"HOME": str(directory)})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "redis: {url: 'redis://h', tls: {ca: a.pem}}",
+            ":1:32: redis.tls means nothing without TLS (use rediss://",
+        ),
+        ("redis: {password: x}", ":1:19: redis.password means nothing to the embedded server (set redis.url"),
+        (
+            "redis: {url: 'redis+cluster://h/1'}",
+            ":1:14: redis.url has a database, and a cluster has none but 0",
+        ),
+        (
+            "redis: {url: 'redis://h', password: 31337}",
+            ":1:37: redis.password: input should be a valid string",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_told_with_its_place(text: str, said: str, tmp_path: Path) -> None:
+    """With a remedy, and never with a password."""
+    found = problems(tmp_path, text)
+    assert said in found
+    assert "31337" not in found
+
+
+def test_passwords_of_the_settings_are_masked(tmp_path: Path) -> None:
+    """In what `config show` prints; they may come from files."""
+    (tmp_path / "secret").write_text("hunter2\n")
+    path = tmp_path / "collector.yaml"
+    path.write_text(
+        "redis: {url: 'redis+sentinel://h/m', user: app, password: '${file:"
+        + str(tmp_path / "secret")
+        + "}',"
+        " sentinel_password: hunter2}"
+    )
+    settings = load(path, {"HOME": str(tmp_path)})
+    assert settings.redis.password == "hunter2"
+    assert "hunter2" not in show(settings)
+    assert show(settings).count("'***'") == 2

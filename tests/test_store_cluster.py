@@ -7,15 +7,30 @@ from pathlib import Path
 
 import uvloop
 from clusters import ClusterProcesses, cluster, each_product, sentinels
-from stores import Load, opened
+from stores import Load, Store, opened
 
 from collector.store.keys import hash_slot
 from collector.store.topology import Cluster
 
 
+async def _read(store: Store, load: Load, done: asyncio.Event) -> int:
+    """Reads totals, which never go back, until it is done; how often."""
+    before = [0] * len(load.counters)
+    times = 0
+    while not done.is_set():
+        totals = [int(total) for total in await store.reader.totals(load.counters)]
+        assert all(now >= then for now, then in zip(totals, before, strict=True))
+        before = totals
+        times += 1
+        await asyncio.sleep(0.01)
+    return times
+
+
 @each_product
 def test_a_cluster_takes_a_load_and_a_slot_that_moves(product: str, tmp_path: Path) -> None:
-    """Totals are equal to what was sent while a slot with a shard's keys moves from one node to another."""
+    """Totals are equal to what was sent while a slot with a shard's keys moves from one node to another, and
+    meanwhile all of them can be read.
+    """
 
     async def run(servers: ClusterProcesses) -> None:
         load = Load()
@@ -24,7 +39,11 @@ def test_a_cluster_takes_a_load_and_a_slot_that_moves(product: str, tmp_path: Pa
             slot = hash_slot(store.keys.tags[0])
             source, target = servers.primaries[0], servers.primaries[1]
             moving = asyncio.to_thread(servers.move, slot, source, target, 0.02)
+            done = asyncio.Event()
+            reading = asyncio.create_task(_read(store, load, done))
             await asyncio.gather(load.run(store, 2.0), moving)
+            done.set()
+            assert await reading > 10
             assert source.command("CLUSTER", "COUNTKEYSINSLOT", slot) == 0
             await load.run(store, 0.5)
             await load.check(store)

@@ -146,7 +146,7 @@ async def reply_of(connection: Any) -> Any:
 def end_if_cancelled() -> None:
     """Raises CancelledError if the task was cancelled, however long ago.
 
-    redis-py sends with `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that comes at the end:
+    redis-py sends with `asyncio.wait_for`, which in Python 3.11 can swallow a cancellation:
     a task that goes on for ever has to look for itself.
     """
     task = asyncio.current_task()
