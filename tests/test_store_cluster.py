@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import uvloop
-from clusters import ClusterProcesses, cluster, each_product, sentinels
+from clusters import ClusterProcesses, cluster, redis_only, sentinels
 from stores import Load, Store, opened
 
 from collector.store.keys import hash_slot
@@ -26,8 +26,8 @@ async def _read(store: Store, load: Load, done: asyncio.Event) -> int:
     return times
 
 
-@each_product
-def test_a_cluster_takes_a_load_and_a_slot_that_moves(product: str, tmp_path: Path) -> None:
+@redis_only
+def test_a_cluster_takes_a_load_and_a_slot_that_moves(tmp_path: Path) -> None:
     """Totals are equal to what was sent while a slot with a shard's keys moves from one node to another, and
     meanwhile all of them can be read.
     """
@@ -51,7 +51,7 @@ def test_a_cluster_takes_a_load_and_a_slot_that_moves(product: str, tmp_path: Pa
             assert len(store.topology.nodes) == 3
             assert target.command("CLUSTER", "COUNTKEYSINSLOT", slot) > 0
 
-    with cluster(product, tmp_path) as servers:
+    with cluster("redis", tmp_path) as servers:
         uvloop.run(run(servers))
 
 
@@ -77,6 +77,7 @@ def test_a_primary_is_killed_and_its_replica_takes_over(tmp_path: Path) -> None:
         uvloop.run(run(servers))
 
 
+@redis_only
 def test_a_primary_is_killed_and_started_again(tmp_path: Path) -> None:
     """Without a replica its shards wait, with an error that names the node; totals are equal afterwards."""
 
@@ -100,12 +101,11 @@ def test_a_primary_is_killed_and_started_again(tmp_path: Path) -> None:
         uvloop.run(run(servers))
 
 
-@each_product
-def test_sentinels_fail_over_under_load(product: str, tmp_path: Path) -> None:
+def test_sentinels_fail_over_under_load(tmp_path: Path) -> None:
     """The primary is killed, the replica becomes it: totals are equal, nothing is lost or doubled."""
 
     async def run() -> None:
-        with sentinels(product, tmp_path) as servers:
+        with sentinels("valkey", tmp_path) as servers:
             load = Load()
             async with opened(servers.url) as store:
                 await load.run(store, 0.5)
@@ -118,6 +118,7 @@ def test_sentinels_fail_over_under_load(product: str, tmp_path: Path) -> None:
     uvloop.run(run())
 
 
+@redis_only
 def test_a_primary_that_is_demoted_takes_no_more(tmp_path: Path) -> None:
     """The old primary lives on as a replica: READONLY is no loss, the new one is found."""
 

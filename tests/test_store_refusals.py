@@ -54,8 +54,8 @@ async def refused(
     await load.round(store)
     await store.until(says)
     retries, before = store.sender.retries, await asyncio.to_thread(commands, server)
-    await load.run(store, 1.0, 0.1)
-    assert store.sender.retries - retries <= 6  # after 0.1, 0.2, 0.4, 0.8 seconds
+    await load.run(store, 0.8, 0.1)
+    assert store.sender.retries - retries <= 4  # after 0.1, 0.2, 0.4 seconds
     assert await asyncio.to_thread(commands, server) - before < 500
     assert not store.sender.up
     assert store.outbox.pending_batches
