@@ -74,11 +74,11 @@ class Lane:
         self._outbox = outbox
         self._owner = owner
         self._held: dict[int, tuple[float, float]] = {}  # shard -> (until when it waits, for how long)
-        self._server: Server | None = None  # of the last session, and when it was last heard of
-        self._heard = 0.0
-        self._silent = 0.0  # seconds from there to the beginning of this session
+        self._server: Server | None = None  # of the last session
+        self._heard = 0.0  # when the node last answered
+        self._silent = 0.0  # seconds from then to the beginning of this session
         self._flying: deque[tuple[Shard, Batch]] = deque()  # sent, and not replied to
-        self._missed: dict[int, int] = {}  # of the last session: shard -> number of the last of these
+        self._missed: dict[int, int] = {}  # shard -> number of the last of these when a session ended
         self._progress = False  # whether a batch was confirmed in this session
 
     async def run(self) -> None:
@@ -119,8 +119,8 @@ class Lane:
         connection: Any = await pool.get_connection()  # type: ignore[no-untyped-call]
         self._silent = time.monotonic() - self._heard
         try:
-            await self._owner.check_schema(self)
             await self._rehearse(connection)
+            await self._owner.check_schema(self)
             server = await self._greet(connection)
             while True:
                 self.wake.clear()
@@ -134,7 +134,7 @@ class Lane:
                 self._owner.rested(self)
                 await self._wait(connection)
         finally:
-            self._missed = {shard.number: batch.seq for shard, batch in self._flying}
+            self._missed.update({shard.number: batch.seq for shard, batch in self._flying})
             for shard, _ in self._flying:
                 shard.flying = 0
             self._flying.clear()
@@ -210,7 +210,7 @@ class Lane:
                 self._hold(shard, reply)
                 continue
             has = -1 if reply is None else int(reply)
-            lost = lost or max(has, 0) < max(shard.confirmed, self._missed.pop(shard.number, 0))
+            lost |= max(has, 0) < max(shard.confirmed, self._missed.pop(shard.number, 0))
             self._outbox.align(shard, has)
             self.opened[shard.number] = shard
             if not shard.pending:
