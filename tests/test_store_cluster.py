@@ -50,6 +50,9 @@ def test_a_cluster_takes_a_load_and_a_slot_that_moves(tmp_path: Path) -> None:
             assert isinstance(store.topology, Cluster)
             assert len(store.topology.nodes) == 3
             assert target.command("CLUSTER", "COUNTKEYSINSLOT", slot) > 0
+        async with opened(f"redis://127.0.0.1:{source.port}", prefix="single") as store:
+            await load.round(store)
+            await store.until("redis+cluster://")  # an address of one server, and it is not alone
 
     with cluster("redis", tmp_path) as servers:
         uvloop.run(run(servers))

@@ -305,3 +305,14 @@ def test_a_store_of_another_version_is_waited_for(server: ServerProcess) -> None
             assert await store.reader.totals([HITS]) == [1]
 
     uvloop.run(run())
+
+
+def test_a_server_that_is_no_cluster_is_told(server: ServerProcess) -> None:
+    """redis+cluster:// to a server alone: what to write instead."""
+
+    async def run() -> None:
+        async with opened(f"redis+cluster://127.0.0.1:{server.port}") as store:
+            await store.put(CounterPoint(HITS, 1))
+            await store.until("it is no cluster: write redis://")
+
+    uvloop.run(run())
