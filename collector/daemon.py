@@ -18,13 +18,14 @@ import logging
 import os
 import resource
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, Final
 
 import uvloop
 from aiohttp import web
-from redis.asyncio import Redis
 
 from collector import __version__
 from collector.api import create_app
@@ -32,15 +33,16 @@ from collector.config import Settings, load_retention
 from collector.embedded import EmbeddedServer
 from collector.engine import ENGINES, WITHOUT_CORE, Engine, Interval
 from collector.errors import OperatorError
-from collector.listeners import Listener, create
+from collector.listeners import Listener, ListenerSettings, create
 from collector.logfmt import Every, event
+from collector.store.address import without_password
 from collector.store.backlog import Backlog
-from collector.store.client import connect, without_password
 from collector.store.compaction import Compactor
 from collector.store.keys import KeySpace
 from collector.store.memory import MemoryGuard
 from collector.store.reader import Reader
 from collector.store.settings import EMBEDDED
+from collector.store.topology import Topology, open_store
 from collector.store.writer import Writer
 from collector.telemetry import FlushStats
 
@@ -147,19 +149,19 @@ class Daemon:
         note = {} if "native" in ENGINES else {"note": _PURE_NOTE}
         log.info(event("collector.start", version=__version__, engine=self.engine.name, **note))
         async with contextlib.AsyncExitStack() as stack:
-            client = await stack.enter_async_context(self._store())
+            store = await stack.enter_async_context(self._store())
             await stack.enter_async_context(self.backlog.opened())
-            self.compactor = Compactor(client, self.keys, self.retention, self.writer.outbox.lost)
+            self.compactor = Compactor(store, self.keys, self.retention, self.writer.outbox.lost)
             await stack.enter_async_context(
                 self._tasks(
-                    self.writer.sender.run(client),
+                    self.writer.sender.run(store),
                     self.backlog.run(),
                     self.compactor.run(self.clock),
-                    self.memory.run(client, self.compactor),
+                    self.memory.run(store, self.compactor),
                 )
             )
             await stack.enter_async_context(self._sockets())
-            await stack.enter_async_context(self._http(client))
+            await stack.enter_async_context(self._http(store))
             _tame_garbage_collection()
             await stack.enter_async_context(self._tasks(self._watch_lag()))
             await stack.enter_async_context(self._flushing())
@@ -183,8 +185,8 @@ class Daemon:
             loop.add_signal_handler(number, self._stop.set)
 
     @contextlib.asynccontextmanager
-    async def _store(self) -> AsyncIterator[Redis]:
-        """The client of the store, and the embedded server if that is the store."""
+    async def _store(self) -> AsyncIterator[Topology]:
+        """The servers of the store, and the embedded server if that is the store."""
         url = self.settings.redis.url
         async with contextlib.AsyncExitStack() as stack:
             if url == EMBEDDED:
@@ -194,9 +196,9 @@ class Daemon:
                 self.embedded = server
                 await stack.enter_async_context(self._tasks(self._keep_embedded(server)))
             self.store_url = without_password(url)
-            client = connect(url)
-            stack.push_async_callback(client.aclose)
-            yield client
+            store = open_store(url, self.settings.redis)
+            stack.push_async_callback(store.aclose)
+            yield store
 
     async def _keep_embedded(self, server: EmbeddedServer) -> None:
         """Starts the embedded server again when it ends by itself; batches wait meanwhile."""
@@ -215,7 +217,7 @@ class Daemon:
         settings = self.settings
         try:
             for one in settings.listen:
-                listener = create(one, self.engine, settings.limits, self.clock)
+                listener = create(self._tagged(one), self.engine, settings.limits, self.clock)
                 await listener.open()
                 self.listeners.append(listener)
             yield
@@ -225,11 +227,22 @@ class Daemon:
                 await listener.close()
             await self._flush_last()
 
+    def _tagged(self, listener: ListenerSettings) -> ListenerSettings:
+        """A listener whose tags say which collector took a line, where that is wanted.
+
+        A head is given its listener's tags when it is read for the first time, so a line costs the same.
+        """
+        name = self.settings.node_tag
+        if name is False:
+            return listener
+        node = socket.gethostname() if name is True else name
+        return replace(listener, tags={"node": node, **listener.tags})
+
     @contextlib.asynccontextmanager
-    async def _http(self, client: Redis) -> AsyncIterator[None]:
+    async def _http(self, store: Topology) -> AsyncIterator[None]:
         settings = self.settings
         reader = Reader(
-            client,
+            store,
             self.keys,
             idle_expiry=settings.idle_expiry,
             refresh=self._refresh,

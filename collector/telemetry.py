@@ -266,7 +266,12 @@ def _store(source: Source) -> Iterator[Metric]:
         "End of the last window that was flushed.",
         [({}, flushes.last_window_end)],
     )
-    yield Metric("collector_store_up", "gauge", "Whether the store answers.", [({}, float(writer.sender.up))])
+    yield Metric(
+        "collector_store_up",
+        "gauge",
+        "Whether the store takes what is sent.",
+        [({}, float(writer.sender.up))],
+    )
     yield Metric(
         "collector_store_batches_total",
         "counter",

@@ -673,7 +673,7 @@ def test_ready_follows_the_store_and_the_stop_and_says_why_not() -> None:
         assert (await server.ask("/-/healthy")).status == 200
         answer = await server.ask("/-/ready")
         assert (answer.status, answer.text) == (503, "the store was not reached yet: not tried yet\n")
-        parts.writer.sender.last_error = "Connection\nrefused"
+        parts.writer.sender._error = "Connection\nrefused"
         answer = await server.ask("/-/ready")
         assert (answer.status, answer.text) == (503, "the store was not reached yet: Connection refused\n")
         parts.writer.sender.ever_up = True

@@ -586,10 +586,10 @@ def test_confirmed_batches_are_kept_for_two_flushes_and_five_seconds_at_least(
         assert shard.next_to_send()
         outbox.settle(shard, applied=True, errors=[])
         now[0] += kept - 0.1
-        outbox.all_sent()
+        outbox.all_sent(outbox.shards)
         assert (len(shard.kept), outbox.kept.bytes) == (1, 1000)
         now[0] += 0.2
-        outbox.all_sent()
+        outbox.all_sent(outbox.shards)
         assert (len(shard.kept), outbox.kept.bytes) == (0, 0)
 
 
@@ -606,10 +606,10 @@ def test_what_is_kept_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -
         outbox.settle(shard, applied=True, errors=[])
         if seq == 15:
             now[0] += 6
-    outbox.all_sent()
+    outbox.all_sent(outbox.shards)
     assert [batch.seq for _, batch in shard.kept] == list(range(16, 31))
     now[0] += 6
-    outbox.all_sent()
+    outbox.all_sent(outbox.shards)
     assert 9_000 <= outbox.kept.bytes <= 10_000
 
 

@@ -124,7 +124,7 @@ class Walk:
             if not self.sender.up:
                 break
         else:
-            self.outbox.all_sent()
+            self.outbox.all_sent(self.outbox.shards)
         for shard in shards:
             shard.flying = 0
 
@@ -144,7 +144,7 @@ class Walk:
                 self.server, self.earlier = self.earlier, None
                 self.sender.up = False
             case 8 if self.sender.up:  # so it has been asked since it went back
-                self.outbox._forget(float("inf"), 0)
+                self.outbox._forget(self.outbox.shards, float("inf"), 0)
                 self.earlier = None
             case 9 if self.random.random() < 0.3:
                 always = self.settings.spool is SpoolMode.ALWAYS

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from harness import server
+from redis.asyncio import Redis
 from rollup_rig import START, Rig, on, point, read
 
 from collector.model import CounterPoint, Kind, Series
@@ -22,6 +23,7 @@ from collector.store.compaction.edges import edges
 from collector.store.compaction.lease import Lease
 from collector.store.keys import LETTERS, KeySpace
 from collector.store.memory import MemoryGuard
+from collector.store.topology import Single
 
 SERIES = [Series(kind, "one", tags) for kind in Kind for tags in ((), ("a:b",))]
 
@@ -77,40 +79,23 @@ class Crash(Exception):
     """The collector is gone."""
 
 
-class Dying:
-    """A client that works for so many commands, and then never again.
+class Dying(Single):
+    """A store that is reached so many times and then no more; the last question is carried out or not."""
 
-    The last of them is `done`, its reply lost, or it never reaches the server.
-    """
-
-    def __init__(self, client: Any, commands: int, *, done: bool) -> None:
-        self._client = client
-        self._left = commands
+    def __init__(self, client: Redis, left: int, *, done: bool) -> None:
+        super().__init__(client)
+        self._left = left
         self._done = done
-        self.used = 0
 
-    async def _run(self, command: Awaitable[Any]) -> Any:
-        self.used += 1
-        if self._left <= 0 and not (self._left == 0 and self._done):
-            command.close()  # type: ignore[attr-defined]
+    async def ask(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """Asks, or dies before or after it."""
+        if self._left < 0 or (self._left == 0 and not self._done):
             raise Crash
         self._left -= 1
-        reply = await command
+        replies = await super().ask(commands)
         if self._left < 0:
             raise Crash
-        return reply
-
-    async def execute_command(self, *parts: Any) -> Any:
-        return await self._run(self._client.execute_command(*parts))
-
-    def pipeline(self, transaction: bool) -> Any:
-        pipeline = self._client.pipeline(transaction=transaction)
-        execute = pipeline.execute
-        pipeline.execute = lambda: self._run(execute())
-        return pipeline
-
-    async def hgetall(self, name: str) -> Any:
-        return await self._run(self._client.hgetall(name))
+        return replies
 
 
 def shard_mates() -> list[Series]:
@@ -155,7 +140,7 @@ def test_a_crash_at_any_step_changes_nothing(path: str, done: bool) -> None:
             rig.now = START
             await fill(rig)
             dying = Dying(rig.client, steps, done=done)
-            compactor = Compactor(cast("Any", dying), rig.keys, rig.retention)
+            compactor = Compactor(dying, rig.keys, rig.retention)
             try:
                 await compactor.roll_up(0, rig.now)
             except Crash:

@@ -39,7 +39,7 @@ def settings(tmp_path: Path, text: str, **environ: str) -> Settings:
     ("text", "expected"),
     [
         ("flush_intervall: 10s", '1:1: unknown key "flush_intervall" (did you mean "flush_interval"?)'),
-        ("redis: {zzz: 1}", '1:9: unknown key "zzz" (known here: url, prefix, durability)'),
+        ("redis: {zzz: 1}", '1:9: unknown key "zzz" (known here: url, prefix, durability, user, password'),
         (
             "listen:\n - {url: 'udp://h', gagues: statsd}",
             '2:21: unknown key "gagues" (did you mean "gauges"?)',
@@ -62,7 +62,7 @@ def settings(tmp_path: Path, text: str, **environ: str) -> Settings:
         ("listen:\n - {gauges: statsd}", "2:4: listen[0].url is missing"),
         (
             "redis: {url: mysql://h}",
-            "1:14: redis.url is not an address (use embedded, redis://, rediss://, unix://)",
+            "1:14: redis.url is not an address (use embedded, redis://, rediss://, unix://, redis+clus",
         ),
         ("log_level: info\nlog_level: info", '2:1: key "log_level" stands twice (first on line 1)'),
         ("- a", "1:1: a configuration is a mapping of keys to values"),

@@ -6,6 +6,7 @@
     sending     send
     asking      query, metrics, status, health
     settings    config check, init, show, schema
+    store       store check, usage
 
 What a command needs is imported when it runs: `collector parse` does not wait for the daemon's modules.
 """
@@ -21,6 +22,7 @@ from collector.cli.asking import health, metrics, query, status
 from collector.cli.lines import parse
 from collector.cli.sending import send
 from collector.cli.settings import config, config_file, loaded
+from collector.cli.store import store
 
 __all__ = ["main"]
 
@@ -62,5 +64,5 @@ def run(path: str | None, require_native: bool) -> None:
     raise SystemExit(daemon.run(settings, require_native=require_native))
 
 
-for command in (config, parse, send, query, metrics, status, health):
+for command in (config, store, parse, send, query, metrics, status, health):
     main.add_command(command)

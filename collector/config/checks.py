@@ -9,15 +9,16 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import SplitResult, urlsplit
 
 from collector.addresses import Address
 from collector.config.problems import Problem
 from collector.config.settings import Settings
 from collector.config.source import Source
+from collector.errors import OperatorError
 from collector.listeners.settings import ONLY_OF
 from collector.statsd.names import clean_tag
 from collector.store import settings as store
+from collector.store.address import StoreAddress
 
 _UNFIT_PREFIX: Final = re.compile(r"[\s{}\x00-\x1f\x7f]")
 _UNFIT_NAME: Final = re.compile(r"[:|\x00-\x1f\x7f-\x9f]")
@@ -27,7 +28,6 @@ _INSTEAD: Final = {
     "sender_tag": "senders of a unix socket have no address",
     "mode": "set allow to say who is heard",
 }
-_ESCAPES: Final = "in a user or password write %40 for @, %2F for /, %3A for :, %23 for #, %3F for ?"
 
 
 def check(source: Source, environ: Mapping[str, str]) -> Iterator[Problem]:
@@ -80,51 +80,31 @@ def _redis(source: Source) -> Iterator[Problem]:
     redis = source.data.get("redis")
     if not isinstance(redis, dict):
         return
-    url, prefix = redis.get("url"), redis.get("prefix")
+    url, prefix = redis.get("url", store.EMBEDDED), redis.get("prefix")
     if isinstance(url, str):
-        message, remedy = _address_fault(url)
-        if message:
-            yield source.problem(("redis", "url"), f"redis.url {message}", remedy)
+        yield from _address(source, url, redis)
     if isinstance(prefix, str) and _UNFIT_PREFIX.search(prefix):
         # Braces would move the hash tag that keeps a shard's keys in one place.
         yield source.problem(("redis", "prefix"), "redis.prefix holds blanks or braces", "try letters")
 
 
-def _address_fault(url: str) -> tuple[str, str]:
-    """What is wrong with a store's address, and the remedy; never any part of it. "" when it is well.
-
-    It is strict where a password with characters of a URL would be taken for another part, and so be shown.
-    """
-    scheme, separator, _ = url.partition("://")
-    if url == store.EMBEDDED:
-        return "", ""
-    if not separator or scheme not in store.SCHEMES:
-        known = ", ".join(f"{one}://" for one in store.SCHEMES)
-        return "is not an address", f"use embedded, {known}"
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return "has a host or port that cannot be read", _ESCAPES
-    if "password" in re.findall(r"(\w+)=", parts.query):
-        return "has a password behind the ?", f"write it as {scheme}://user:password@..."
-    return _socket_fault(parts) if scheme == "unix" else _server_fault(parts)
-
-
-def _socket_fault(parts: SplitResult) -> tuple[str, str]:
-    if parts.hostname or not parts.path:
-        return "names no socket", "write it like unix:///path/to.sock"
-    return "", ""
-
-
-def _server_fault(parts: SplitResult) -> tuple[str, str]:
-    if parts.fragment or "@" in parts.path + parts.query:
-        return "has an @ or # in an odd place", _ESCAPES
-    if not parts.hostname:
-        return "names no host", f"write it like {parts.scheme}://host:6379/0"
-    if not re.fullmatch(r"/?[0-9]*/?", parts.path):
-        return "has a database that is no number", f"write it like {parts.scheme}://host:6379/0"
-    return "", ""
+def _address(source: Source, url: str, redis: dict[Any, Any]) -> Iterator[Problem]:
+    """What is wrong with a store's address, and settings that mean nothing beside it."""
+    tls = False
+    if url != store.EMBEDDED:
+        try:
+            tls = StoreAddress.parse(url).tls
+        except OperatorError as error:
+            yield source.problem(("redis", "url"), error.problem, error.remedy)
+            return
+    files = redis.get("tls")
+    if isinstance(files, dict) and not tls and any(files.get(key) for key in ("ca", "certificate", "key")):
+        message = "redis.tls means nothing without TLS"
+        yield source.problem(("redis", "tls"), message, "use rediss:// in redis.url")
+    for key in ("user", "password"):
+        if redis.get(key) and url == store.EMBEDDED:
+            message = f"redis.{key} means nothing to the embedded server"
+            yield source.problem(("redis", key), message, "set redis.url, or leave it out")
 
 
 def _state_dir(source: Source, environ: Mapping[str, str]) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ import yaml
 from collector.config.settings import Settings
 from collector.config.validation import ADAPTER
 from collector.listeners.settings import ONLY_OF
-from collector.store.client import without_password
+from collector.store.address import without_password
 
 _REFERENCE: Final = {"type": "string", "pattern": r"\$\{", "description": "a reference that is filled in"}
 _BESIDE: Final = ("title", "description", "default")  # what is said of a setting, not of its values
@@ -19,7 +19,10 @@ _BESIDE: Final = ("title", "description", "default")  # what is said of a settin
 def show(settings: Settings) -> str:
     """The effective configuration as YAML that loads back equal, but for passwords, which are masked."""
     data = _plain(settings)
-    data["redis"]["url"] = without_password(settings.redis.url)
+    redis = data["redis"]
+    redis["url"] = without_password(settings.redis.url)
+    for key in ("password", "sentinel_password"):
+        redis[key] = redis[key] and "***"
     for listener in data["listen"]:
         listener["dialects"].sort()  # a set has no order of its own, and the next run another one
         scheme = listener["url"].partition(":")[0]

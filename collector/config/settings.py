@@ -16,6 +16,7 @@ from collector.engine import Limits
 from collector.http_settings import HttpSettings
 from collector.listeners.settings import ListenerSettings
 from collector.retention import RetentionSettings
+from collector.statsd.names import clean_tag
 from collector.store.settings import BacklogSettings, StoreSettings
 from collector.units import DURATION
 
@@ -42,6 +43,13 @@ def _divides_a_minute(seconds: float) -> float:
     return seconds
 
 
+def _tag_value(name: bool | str) -> bool | str:
+    """A name stands in a tag as it is."""
+    if isinstance(name, str) and (not name or clean_tag("node", name)[1]):
+        raise ValueError("must be true, false or a name without commas, pipes and blanks at its ends")
+    return name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """One collector."""
@@ -50,6 +58,10 @@ class Settings:
 
     listen: tuple[ListenerSettings, ...] = _LISTEN
     """Where lines arrive: any number of listeners, each as its URL alone or in the long form."""
+    node_tag: Annotated[bool | str, AfterValidator(_tag_value)] = False
+    """Tags every series, event and check with the collector that took it, as `node`: true with the host's
+    name, or with the name given here. Collectors on one store add up; with it each of their values can be
+    seen too, and a sum over them is a sum over series. It multiplies the series by the collectors."""
     flush_interval: Annotated[float, DURATION, Ge(1), Le(60), AfterValidator(_divides_a_minute)] = 10.0
     """How often windows are written, and the finest resolution that is kept: whole seconds that divide a
     minute. A kill loses at most the open window; a shorter one costs more writes and more memory in the

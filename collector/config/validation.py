@@ -96,7 +96,7 @@ def _said(source: Source, error: ErrorDetails, path: Path) -> str:
     """What is wrong with a value, and the value itself unless that may be a secret."""
     value = error["input"]
     written = source.written(path)
-    secret = written is not None or _may_be_secret(value)
+    secret = written is not None or _may_be_secret(value) or "password" in str(path[-1:])
     if error["type"] == "value_error":  # one of our own, which may quote the value or a part of it
         if secret and path[-1:] == ("url",):
             return 'not an address: write it like "udp://localhost:8125"' + _reference(written)

@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any, Final
 
-from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
+
+from collector.errors import StoreError
+from collector.store.topology import Topology
 
 Part = bytes | int | str
 
 
-async def command(client: Redis, *parts: Part) -> Any:
-    """The reply to one command."""
-    return await client.execute_command(*parts)  # type: ignore[no-untyped-call]
+async def command(store: Topology, *parts: Part) -> Any:
+    """The reply to one command, whose first argument is its key. StoreError when it fails."""
+    (reply,) = await store.ask([parts])
+    return reply
 
 
 class Script:
@@ -25,10 +28,12 @@ class Script:
         self.text: Final = (resources.files(__package__) / name).read_bytes()
         self.sha: Final = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
 
-    async def run(self, client: Redis, keys: Sequence[bytes], arguments: Sequence[Part]) -> Any:
-        """The reply to one call. All keys lie in one shard."""
+    async def run(self, store: Topology, keys: Sequence[bytes], arguments: Sequence[Part]) -> Any:
+        """The reply to one call. All keys lie in one shard. StoreError when it fails."""
         rest = (len(keys), *keys, *arguments)
         try:
-            return await command(client, "EVALSHA", self.sha, *rest)
-        except NoScriptError:
-            return await command(client, "EVAL", self.text, *rest)
+            return await command(store, "EVALSHA", self.sha, *rest)
+        except StoreError as error:
+            if not isinstance(error.__cause__, NoScriptError):
+                raise
+        return await command(store, "EVAL", self.text, *rest)

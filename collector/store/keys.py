@@ -47,7 +47,7 @@ __all__ = ["LETTERS", "SCHEMA", "SET_SECONDS", "SHARDS", "SLOTS", "KeySpace"]
 SCHEMA: Final = 1
 SHARDS: Final = 64
 LETTERS: Final = {Kind.COUNTER: b"c", Kind.GAUGE: b"g", Kind.TIMER: b"d", Kind.SET: b"s"}  # of chunks
-_CLUSTER_SLOTS: Final = 16384
+CLUSTER_SLOTS: Final = 16384
 
 
 class KeySpace:
@@ -117,12 +117,20 @@ class KeySpace:
         return self.tags[shard] + b":q:" + collector
 
 
+def hash_slot(key: bytes) -> int:
+    """The hash slot of a key in a Redis Cluster: that of its hash tag, where it has one."""
+    start = key.find(b"{") + 1
+    end = key.find(b"}", start) if start else -1
+    # Redis Cluster's CRC16 is the XMODEM one, which the standard library calls crc_hqx.
+    return crc_hqx(key[start:end] if end > start else key, 0) % CLUSTER_SLOTS
+
+
 def _tag(prefix: str, shard: int) -> bytes:
-    width = _CLUSTER_SLOTS // SHARDS
+    width = CLUSTER_SLOTS // SHARDS
     suffix = 0
     while True:
         inner = b"%b%02d-%d" % (prefix.encode(), shard, suffix)
-        # Redis Cluster's CRC16 is the XMODEM one, which the standard library calls crc_hqx.
-        if crc_hqx(inner, 0) % _CLUSTER_SLOTS // width == shard:
-            return b"{" + inner + b"}"
+        tag = b"{" + inner + b"}"
+        if hash_slot(tag) // width == shard:
+            return tag
         suffix += 1

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from redis.asyncio import Redis
 
 from collector.errors import StoreError
 from collector.logfmt import event
-from collector.store.client import store_errors
-from collector.store.commands import command
 from collector.store.compaction import Compactor
+from collector.store.topology import Topology, topology_of
 from collector.store.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -40,12 +40,12 @@ class MemoryGuard:
         """Whether raw samples and minute sketches are left out."""
         return self._writer.shedding
 
-    async def run(self, client: Redis, compactor: Compactor) -> None:
+    async def run(self, store: Topology | Redis, compactor: Compactor) -> None:
         """Looks every ten seconds, for ever."""
         while True:
             problem = ""
             try:
-                await self.look(client, compactor)
+                await self.look(store, compactor)
             except StoreError as error:  # until it answers nothing changes
                 problem = str(error)
             if problem and problem != self._problem:
@@ -53,17 +53,22 @@ class MemoryGuard:
             self._problem = problem
             await asyncio.sleep(_SECONDS)
 
-    async def look(self, client: Redis, compactor: Compactor) -> None:
-        """Looks once, and decides. StoreError when the store is away."""
-        async with store_errors():
-            info = await command(client, "INFO", "memory")
-        limit = int(info.get("maxmemory", 0))
-        self.ratio = int(info["used_memory"]) / limit if limit else 0.0
+    async def look(self, store: Topology | Redis, compactor: Compactor) -> None:
+        """Looks once, and decides: the fullest node counts. StoreError when one is away."""
+        shown = await topology_of(store).ask_nodes(("INFO", "memory"))
+        fullest = max(shown, key=_ratio)
+        self.ratio = _ratio(fullest)
         shed = self.ratio >= (SHED_UNTIL if self.shedding else SHED_FROM)
         if shed != self.shedding:
-            what = {"used": info["used_memory"], "limit": limit}
+            what = {"used": fullest["used_memory"], "limit": fullest["maxmemory"]}
             if shed:
                 log.warning(event("store.nearly_full", leaves_out="raw samples and minute sketches", **what))
             else:
                 log.info(event("store.has_room", **what))
         self._writer.shedding = compactor.shedding = shed
+
+
+def _ratio(info: Mapping[str, Any]) -> float:
+    """How much of its maxmemory a server uses; 0 without a limit."""
+    limit = int(info.get("maxmemory", 0))
+    return int(info["used_memory"]) / limit if limit else 0.0

@@ -143,22 +143,23 @@ class Outbox:
         if self.stored.batches and self.ready.bytes < _LOW:
             self.short.set()
 
-    def all_sent(self) -> None:
-        """All that was ready is confirmed; and what was kept for long enough is forgotten."""
+    def all_sent(self, shards: Iterable[Shard]) -> None:
+        """All that was ready of these is confirmed; what they have kept for long enough is forgotten."""
+        those = list(shards)
         if not self.pending_batches:
             self._dropping.clear()
         now = time.monotonic()
-        self._forget(now - self._keep, 0)
+        self._forget(those, now - self._keep, 0)
         if self.kept.bytes > _KEEP_BYTES:
-            self._forget(now - SHORTEST_KEEP, _KEEP_BYTES)
+            self._forget(those, now - SHORTEST_KEEP, _KEEP_BYTES)
         if any(shard.earlier and shard.done for shard in self.shards):
             self.shards = [shard for shard in self.shards if not (shard.earlier and shard.done)]
         if self.stored.batches or self.forgotten:
             self.short.set()
 
-    def _forget(self, horizon: float, down_to: int) -> None:
+    def _forget(self, shards: list[Shard], horizon: float, down_to: int) -> None:
         """Forgets what was confirmed before a time, while more than so many bytes of it are in memory."""
-        for shard in self.shards:
+        for shard in shards:
             while shard.kept and shard.kept[0][0] < horizon and self.kept.bytes >= down_to:
                 _, batch = shard.kept.popleft()
                 self.kept.take(batch, len(batch.head) + len(batch.tail))

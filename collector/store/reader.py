@@ -20,18 +20,17 @@ from collector.model import Kind, Number, Series
 from collector.retention import SET_SECONDS, RetentionSettings
 from collector.rules import Retention
 from collector.sketch import Sketch
-from collector.store.client import store_errors
 from collector.store.compaction.edges import Watermarks, edges
 from collector.store.keys import LETTERS, KeySpace
 from collector.store.numbers import read_number
 from collector.store.reading import members, slots
 from collector.store.reading.plan import Piece, Points, Reach, by_step, middle, pieces, stitched, target
 from collector.store.registry import Registry
+from collector.store.topology import Topology, topology_of
 
 V = TypeVar("V")
-Read = Callable[[Redis, Sequence[slots.Wanted]], Awaitable[list[slots.Levels[V]]]]
+Read = Callable[[Topology, Sequence[slots.Wanted]], Awaitable[list[slots.Levels[V]]]]
 
-_PIPELINE: Final = 500  # commands a round trip; also what is decoded before the loop is yielded to
 _FRESH: Final = 1.0  # seconds that watermarks are good for: what is rolled up stays for minutes
 
 
@@ -40,7 +39,7 @@ class Reader:
 
     def __init__(
         self,
-        client: Redis,
+        store: Topology | Redis,
         keys: KeySpace,
         *,
         idle_expiry: float,
@@ -50,18 +49,17 @@ class Reader:
         """A series idle for `idle_expiry` seconds is gone; `refresh` is that of the writers. Without a
         `retention` the default ladders hold.
         """
-        self._client = client
+        self._store = topology_of(store)
         self._keys = keys
         self._idle_expiry = idle_expiry
         self._retention = retention or Retention(RetentionSettings(), keys.resolution)
-        self._registry = Registry(client, keys, idle_expiry + refresh)
+        self._registry = Registry(self._store, keys, idle_expiry + refresh)
         self._marks: dict[int, tuple[float, Watermarks]] = {}  # by shard, and when they were read
         self.kept = float(max(self._retention.longest(kind) for kind in Kind))  # seconds; nothing is older
 
     async def find(self, matches: Callable[[Series], bool], now: float) -> list[Series]:
         """Live series that match, sorted by key."""
-        async with store_errors():
-            return await self._registry.find(matches, now)
+        return await self._registry.find(matches, now)
 
     async def totals(self, series: Sequence[Series]) -> list[Number]:
         """The running total of each counter, 0 for one that has none."""
@@ -148,15 +146,7 @@ class Reader:
     # ------------------------------------------------------------------ plumbing
 
     async def _ask(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
-        replies: list[Any] = []
-        batch = list(commands)
-        async with store_errors():
-            for first in range(0, len(batch), _PIPELINE):
-                pipeline = self._client.pipeline(transaction=False)
-                for command in batch[first : first + _PIPELINE]:
-                    pipeline.execute_command(*command)
-                replies += await pipeline.execute()
-        return replies
+        return await self._store.ask(commands)
 
     async def _fields(self, name: bytes, series: Sequence[Series]) -> list[bytes | None]:
         """One hash field of each series, out of a hash of its shard."""
@@ -182,19 +172,18 @@ class Reader:
         end: float,
         step: int | None,
     ) -> list[Points[V]]:
-        async with store_errors():
-            wanted = await self._wanted(series, start, end, step)
-            found = [stitched(levels) for levels in await read(self._client, wanted)]
-            # A series that had another ladder may have finer slots where its own resolution has none.
-            again = [
-                index
-                for index, (_, coarsest) in enumerate(found)
-                if step and coarsest > self._target(series[index], step) > min(self._own(series[index]))
-            ]
-            if again:
-                wanted = await self._wanted([series[index] for index in again], start, end, None)
-                for index, levels in zip(again, await read(self._client, wanted), strict=True):
-                    found[index] = stitched(levels)
+        wanted = await self._wanted(series, start, end, step)
+        found = [stitched(levels) for levels in await read(self._store, wanted)]
+        # A series that had another ladder may have finer slots where its own resolution has none.
+        again = [
+            index
+            for index, (_, coarsest) in enumerate(found)
+            if step and coarsest > self._target(series[index], step) > min(self._own(series[index]))
+        ]
+        if again:
+            wanted = await self._wanted([series[index] for index in again], start, end, None)
+            for index, levels in zip(again, await read(self._store, wanted), strict=True):
+                found[index] = stitched(levels)
         return [by_step(points, step, join) for points, _ in found]
 
     def _own(self, series: Series) -> list[int]:

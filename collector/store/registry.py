@@ -13,11 +13,10 @@ from array import array
 from collections.abc import Callable
 from typing import Final
 
-from redis.asyncio import Redis
-
 from collector.model import Series
 from collector.store.commands import command
 from collector.store.keys import SHARDS, KeySpace
+from collector.store.topology import Topology
 
 _FRESH: Final = 1.0  # seconds that a copy is good for, at least
 _SHARE: Final = 10.0  # a copy is good for so many times the seconds that it took
@@ -28,9 +27,9 @@ _PIECE: Final = 1000  # entries read, or looked at, between two turns of the eve
 class Registry:
     """Finds series by label matchers."""
 
-    def __init__(self, client: Redis, keys: KeySpace, horizon: float) -> None:
+    def __init__(self, store: Topology, keys: KeySpace, horizon: float) -> None:
         """A series not seen for `horizon` seconds is not found."""
-        self._client = client
+        self._store = store
         self._keys = keys
         self._horizon = horizon
         self._read_at = float("-inf")
@@ -74,7 +73,7 @@ class Registry:
         cursor = 0
         found: dict[bytes, bytes] = {}  # a scan may show an entry twice
         while True:
-            cursor, part = await command(self._client, "HSCAN", key, cursor, "COUNT", _PIECE)
+            cursor, part = await command(self._store, "HSCAN", key, cursor, "COUNT", _PIECE)
             found.update(part)
             if not cursor:
                 break

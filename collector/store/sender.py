@@ -1,47 +1,33 @@
-"""Sends pending batches until the server has confirmed them, each exactly once.
+"""Sends pending batches until the store has confirmed them, each exactly once.
 
-Before anything is sent on a new connection, the server is asked for the number of the last batch that it
-has of ours, shard by shard, and the outbox is aligned with it. Whatever goes wrong after that ends the
-session; the next one begins with the same question.
+There is a lane for each node (see `lane`), so that one that is away holds up nobody else's shards. The
+sender knows which lane has which shard, and looks again when a lane says so: when its node does not answer,
+or says that a slot is elsewhere now.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from collector.errors import StoreError
 from collector.logfmt import event
-from collector.store.client import check_schema, explain
-from collector.store.encode import SCRIPT, Batch
-from collector.store.keys import SCHEMA, KeySpace
+from collector.store.client import check_schema, end_if_cancelled
+from collector.store.faults import explain
+from collector.store.keys import SHARDS, KeySpace, hash_slot
+from collector.store.lane import FIRST_PAUSE, Lane
 from collector.store.outbox import Outbox
 from collector.store.settings import Durability
 from collector.store.shard import Shard
+from collector.store.topology import Node, Topology, topology_of
 
 log = logging.getLogger(__name__)
 
-_IN_FLIGHT: Final = 512 * 1024  # bytes sent ahead of their replies
-_WAIT_MS: Final = 2000  # for a replica; below TIMEOUT, which would take the server for gone
-_PING_SECONDS: Final = 5.0  # how long an idle connection is believed
-_FIRST_PAUSE: Final = 0.1  # seconds before the second try
-_LONGEST_PAUSE: Final = 5.0
-
-
-@dataclass(slots=True)
-class _Applied:
-    """A batch that the server has applied, now or before, and what it said about single operations."""
-
-    shard: Shard
-    batch: Batch
-    applied: bool
-    errors: list[bytes]
+_LONGEST_PAUSE: Final = 5.0  # seconds between two questions about a cluster that does not answer
 
 
 class Sender:
@@ -51,20 +37,36 @@ class Sender:
         self._keys = keys
         self._outbox = outbox
         self._replicated = durability is Durability.REPLICA
-        self._applied: list[_Applied] = []  # what a replica has yet to have
-        self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self.up = False
+        self._stale = asyncio.Event()  # somebody doubts what we know of the topology
+        self._topology: Topology | None = None
+        self._lanes: dict[Node, Lane] = {}
+        self._tasks: dict[Node, asyncio.Task[None]] = {}
+        self._lane_of: list[Lane | None] = [None] * SHARDS
+        self._known_schema = False
+        self._error = ""  # why there is no topology
         self.ever_up = False
-        self.last_error = ""
         self.retries = 0
+
+    @property
+    def up(self) -> bool:
+        """Whether every node takes what is sent to it."""
+        return bool(self._lanes) and not self._error and all(lane.up for lane in self._lanes.values())
+
+    @property
+    def last_error(self) -> str:
+        """What is wrong, "" when nothing is."""
+        errors = {lane.node.name: lane.error for lane in self._lanes.values() if lane.error}
+        named = [f"{name}: {error}" if name else error for name, error in errors.items()]
+        return "; ".join([*([self._error] if self._error else []), *named])
 
     def wake(self) -> None:
         """Says that the outbox has changed."""
         if self._outbox.pending_batches:
             self._idle.clear()
-        self._wake.set()
+        for lane in self._lanes.values():
+            lane.wake.set()
 
     async def wait_idle(self, seconds: float) -> bool:
         """Waits until all is confirmed; False when that takes longer."""
@@ -75,136 +77,84 @@ class Sender:
             return False
         return True
 
-    async def run(self, client: Redis) -> None:
+    async def run(self, store: Topology | Redis) -> None:
         """Sends what is pending, for ever; comes back from every failure of the store."""
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                await self._session(client)
-            except (TimeoutError, StoreError, RedisError, OSError) as error:
-                if self.up:
-                    pause = _FIRST_PAUSE
-                self._down(error)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+        self._topology = topology = topology_of(store)
+        pause = FIRST_PAUSE
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._stale.clear()
+                try:
+                    await topology.refresh()
+                except (TimeoutError, StoreError, RedisError, OSError) as error:
+                    end_if_cancelled()
+                    self._lost(explain(error))
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, _LONGEST_PAUSE)
+                    continue
+                end_if_cancelled()
+                self._error = ""
+                pause = FIRST_PAUSE
+                self._assign(topology, tasks)
+                await self._stale.wait()
+                await asyncio.sleep(FIRST_PAUSE)  # all that doubt it now are answered at once
 
-    def _down(self, error: BaseException) -> None:
-        text = explain(error)
-        if self.up or text != self.last_error:
-            held = {"batches": self._outbox.pending_batches, "bytes": self._outbox.pending_bytes}
-            log.warning(event("store.away", error=text, **held))
-        self.up = False
-        self.last_error = text
+    def _lost(self, text: str) -> None:
+        if text != self._error:
+            log.warning(event("store.away", error=text, batches=self._outbox.pending_batches))
+        self._error = text
         self.retries += 1
         self._outbox.bound()
 
-    async def _session(self, client: Redis) -> None:
-        """One connection: settles what the server has, then sends until it fails."""
-        await check_schema(client, self._keys)
-        pool = client.connection_pool
-        connection: Any = await pool.get_connection()  # type: ignore[no-untyped-call]
-        shards = self._outbox.shards
-        try:
-            await self._ask(connection, [(b"SCRIPT", b"LOAD", SCRIPT)])
-            replies = await self._ask(connection, [(b"GET", shard.sequence) for shard in shards])
-            await self._replicate(connection)
-            for shard, reply in zip(shards, replies, strict=True):
-                self._outbox.align(shard, -1 if reply is None else int(reply))
-            if not self.up:
-                log.info(event("store.up", pending=self._outbox.pending_batches))
-            self.up = self.ever_up = True
-            self.last_error = ""
-            while True:
-                self._wake.clear()
-                await self._send_all(connection)
-                self._outbox.all_sent()
-                if not self._outbox.pending_batches:
-                    self._idle.set()
-                await self._wait_or_ping(connection)
-        finally:
-            self._applied.clear()
-            for shard in self._outbox.shards:
-                shard.flying = 0
-            await connection.disconnect(nowait=True)
-            await pool.release(connection)
+    def _assign(self, topology: Topology, tasks: asyncio.TaskGroup) -> None:
+        """Gives each shard to the lane of its node; lanes come and go with their nodes."""
+        owners = [topology.node_of(hash_slot(tag)) for tag in self._keys.tags]
+        for node in {node for node in owners if node is not None} - self._lanes.keys():
+            lane = Lane(node, self._keys, self._outbox, self, replicated=self._replicated)
+            self._lanes[node] = lane
+            self._tasks[node] = tasks.create_task(lane.run())
+        before = self._lane_of
+        self._lane_of = [None if node is None else self._lanes[node] for node in owners]
+        for node in self._lanes.keys() - set(owners):
+            self._tasks.pop(node).cancel()  # its shards are free when it has ended: see `owns`
+            self._lanes.pop(node).wake.set()
+        if before != self._lane_of:
+            for lane in self._lanes.values():
+                lane.wake.set()
 
-    async def _wait_or_ping(self, connection: Any) -> None:
-        """Waits for the next commit; meanwhile asks now and then whether the server is still there."""
-        try:
-            async with asyncio.timeout(_PING_SECONDS):
-                await self._wake.wait()
-        except TimeoutError:
-            await self._ask(connection, [(b"PING",)])
+    # ------------------------------------------------------------------ what lanes ask
 
-    async def _ask(self, connection: Any, commands: list[tuple[bytes, ...]]) -> list[Any]:
-        packed = connection.pack_commands(commands)
-        await _send(connection, packed)
-        return [await _reply(connection) for _ in commands]
+    def owns(self, lane: Lane, shard: Shard) -> bool:
+        """Whether the lane has the shard: it is the lane's, and nothing of it is under way elsewhere."""
+        if self._lane_of[shard.number] is not lane:
+            return False
+        return shard.flying == 0 or shard.sequence in lane.opened
 
-    async def _send_all(self, connection: Any) -> None:
-        """Sends all pending batches, a bounded number of bytes ahead of the replies."""
-        flying: deque[tuple[Shard, Batch]] = deque()
-        ahead = 0
-        for shard in self._outbox.shards:
-            while (following := shard.next_to_send()) is not None:
-                batch, prev = following
-                await _send(connection, batch.command(prev))
-                flying.append((shard, batch))
-                ahead += batch.size
-                while ahead > _IN_FLIGHT:
-                    ahead -= flying[0][1].size
-                    await self._settle(connection, *flying.popleft())
-        while flying:
-            await self._settle(connection, *flying.popleft())
-        if self._applied:
-            await self._replicate(connection)
-
-    async def _settle(self, connection: Any, shard: Shard, batch: Batch) -> None:
-        """Reads the reply to a batch; raises, and so starts a new session, unless it was confirmed."""
-        outcome, number, *errors = await _reply(connection)
-        if outcome < 0:
-            raise StoreError(f"the server has batch {number}, not the one before {batch.seq}")
-        done = _Applied(shard, batch, outcome > 0, errors)
-        if self._replicated:
-            self._applied.append(done)
-        else:
-            self._confirm(done)
-
-    def _confirm(self, done: _Applied) -> None:
-        assert done.shard.ready[0] is done.batch
-        self._outbox.settle(done.shard, applied=done.applied, errors=done.errors)
-
-    async def _replicate(self, connection: Any) -> None:
-        """With `durability: replica`, confirms what was applied once a replica has it; one WAIT for all of
-        it.
-
-        At the start of a session nothing is confirmed by it, but what the server says that it has may be
-        trusted afterwards: WAIT asks for what this connection has written, so it writes something, and what
-        came before that was replicated before it.
-        """
-        if not self._replicated:
+    async def check_schema(self, lane: Lane) -> None:
+        """Asks once, and then in each session of the lane that has the answer; others can do without it."""
+        topology = self._topology
+        assert topology is not None
+        if self._known_schema and topology.node_of(hash_slot(self._keys.meta)) is not lane.node:
             return
-        write = (b"HSET", self._keys.meta, b"schema", b"%d" % SCHEMA)  # as it is already
-        _, replicas = await self._ask(connection, [write, (b"WAIT", b"1", b"%d" % _WAIT_MS)])
-        if replicas < 1:
-            raise StoreError(
-                f"no replica has the batches after {_WAIT_MS / 1000:g} s: connect one to the server, "
-                f"or set redis.durability to primary"
-            )
-        for done in self._applied:
-            self._confirm(done)
-        self._applied.clear()
+        self._known_schema = False
+        await check_schema(topology, self._keys)
+        self._known_schema = True
 
+    def changed(self, lane: Lane) -> None:
+        """A lane is up or down, or doubts what we know."""
+        if lane.up:
+            self.ever_up = True
+        else:
+            self.retries += 1
+            self._outbox.bound()
+        if lane.error:
+            self._stale.set()
+        for other in self._lanes.values():  # a shard that the lane gave up may be theirs
+            if other is not lane:
+                other.wake.set()
 
-async def _reply(connection: Any) -> Any:
-    """The next reply; an error after TIMEOUT, which is the connection's own: with one of the call there is
-    none.
-    """
-    return await connection.read_response(disable_decoding=True)
-
-
-async def _send(connection: Any, packed: list[bytes]) -> None:
-    try:
-        await connection.send_packed_command(packed, check_health=False)
-    except RuntimeError as error:  # how uvloop says that the other side has closed, between two writes
-        raise ConnectionResetError(str(error)) from error
+    def rested(self, lane: Lane) -> None:
+        """A lane has sent all that it has."""
+        self._outbox.all_sent(lane.opened.values())
+        if not self._outbox.pending_batches:
+            self._idle.set()

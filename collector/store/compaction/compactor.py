@@ -13,12 +13,13 @@ from redis.asyncio import Redis
 from collector.errors import StoreError
 from collector.logfmt import event
 from collector.rules import Retention
-from collector.store.client import check_schema, store_errors
+from collector.store.client import check_schema
 from collector.store.commands import command
 from collector.store.compaction.edges import edges
 from collector.store.compaction.lease import Lease, LeaseLostError
 from collector.store.compaction.turn import GRACE, SWEEP_SECONDS, Counts, Turn
 from collector.store.keys import SHARDS, KeySpace
+from collector.store.topology import Topology, topology_of
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +31,10 @@ class Compactor:
     """Rolls all shards up, one after another, spread over the length of the shortest chunk."""
 
     def __init__(
-        self, client: Redis, keys: KeySpace, retention: Retention, lost: Counter[str] | None = None
+        self, store: Topology | Redis, keys: KeySpace, retention: Retention, lost: Counter[str] | None = None
     ) -> None:
         """What is left out of a store that is nearly full is counted in `lost`."""
-        self._client = client
+        self._store = topology_of(store)
         self._keys = keys
         self._retention = retention
         self.shedding = False  # whether minute sketches are left out, because the store is nearly full
@@ -77,33 +78,31 @@ class Compactor:
 
     async def open(self, now: float) -> None:
         """Lets the watermarks of empty shards begin with now: nothing older waits to be rolled up there."""
-        async with store_errors():
-            await check_schema(self._client, self._keys)
-            for shard in range(SHARDS):
-                if await command(self._client, "HLEN", self._keys.shard_key(shard, b"ix")):
-                    continue
-                for kind, chain in self._retention.chains.items():
-                    for edge in edges(kind, chain):
-                        start = b"%d" % (now // edge.span * edge.span)
-                        mark = (
-                            self._keys.shard_key(shard, b"wm:%d" % edge.coarser),
-                            edge.field,
-                            start + b" " + start,
-                        )
-                        await command(self._client, "HSETNX", *mark)
+        await check_schema(self._store, self._keys)
+        for shard in range(SHARDS):
+            if await command(self._store, "HLEN", self._keys.shard_key(shard, b"ix")):
+                continue
+            for kind, chain in self._retention.chains.items():
+                for edge in edges(kind, chain):
+                    start = b"%d" % (now // edge.span * edge.span)
+                    mark = (
+                        self._keys.shard_key(shard, b"wm:%d" % edge.coarser),
+                        edge.field,
+                        start + b" " + start,
+                    )
+                    await command(self._store, "HSETNX", *mark)
 
     async def roll_up(self, shard: int, now: float, *, seconds: float = 0.0) -> bool:
         """Rolls up all that has ended in a shard; False when another collector is at it.
 
         `seconds` is how long it may take to spare the server. Raises StoreError, LeaseLostError among them.
         """
-        async with store_errors():
-            lease = Lease(self._client, self._keys, shard)
-            if not await lease.take():
-                return False
-            turn = Turn(lease, self._keys, self._retention, self.counts, self.lost, now, seconds)
-            try:
-                await turn.run(shedding=self.shedding)
-            finally:
-                await asyncio.shield(lease.free())
-            return True
+        lease = Lease(self._store, self._keys, shard)
+        if not await lease.take():
+            return False
+        turn = Turn(lease, self._keys, self._retention, self.counts, self.lost, now, seconds)
+        try:
+            await turn.run(shedding=self.shedding)
+        finally:
+            await asyncio.shield(lease.free())
+        return True

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from collector.errors import StoreError
 from collector.store.commands import Part, Script, command
 from collector.store.keys import KeySpace
+from collector.store.topology import Topology, topology_of
 
 LEASE_MS: Final = 30_000  # every step renews the lease
 
@@ -25,8 +26,8 @@ class LeaseLostError(StoreError):
 class Lease:
     """A shard's lease while it is held. Every step renews it, and raises LeaseLostError when it is gone."""
 
-    def __init__(self, client: Redis, keys: KeySpace, shard: int) -> None:
-        self.client = client
+    def __init__(self, store: Topology | Redis, keys: KeySpace, shard: int) -> None:
+        self.store = topology_of(store)
         self.shard = shard
         self._key = keys.shard_key(shard, b"lease")
         self._dirty = keys.shard_key(shard, b"dirty")
@@ -34,12 +35,12 @@ class Lease:
 
     async def take(self) -> bool:
         """Whether it was free."""
-        return bool(await command(self.client, "SET", self._key, self._token, "NX", "PX", LEASE_MS))
+        return bool(await command(self.store, "SET", self._key, self._token, "NX", "PX", LEASE_MS))
 
     async def step(self, name: str, keys: list[bytes], arguments: list[Part]) -> list[int]:
         """One step of the script; its reply."""
         reply: list[int] = await _SCRIPT.run(
-            self.client, [self._key, self._dirty, *keys], [self._token, LEASE_MS, name, *arguments]
+            self.store, [self._key, self._dirty, *keys], [self._token, LEASE_MS, name, *arguments]
         )
         if reply[0] < 0:
             raise LeaseLostError("another collector rolls this shard up by now")

@@ -9,9 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
-
-from redis.asyncio import Redis
+from typing import Final
 
 from collector.logfmt import event
 from collector.model import Kind, Series
@@ -64,7 +62,7 @@ class Turn:
     ) -> None:
         """`now` in Unix time; `seconds` is how long it may take to spare the server."""
         self._lease = lease
-        self._client: Redis = lease.client
+        self._store = lease.store
         self._keys = keys
         self._retention = retention
         self._counts = counts
@@ -91,18 +89,18 @@ class Turn:
     # ------------------------------------------------------------------ what there is
 
     async def _watermarks(self) -> Watermarks:
-        text = await command(self._client, "HGET", self._keys.meta, "resolutions")
+        text = await command(self._store, "HGET", self._keys.meta, "resolutions")
         named = {int(one) for one in (text or b"").decode().split(",") if one}
         resolutions = sorted(named | self._keys.resolutions)
         commands = [("HGETALL", self._watermark(one)) for one in resolutions]
-        return Watermarks(dict(zip(resolutions, await self._ask(commands), strict=True)))
+        return Watermarks(dict(zip(resolutions, await self._store.ask(commands), strict=True)))
 
     async def _read_registry(self) -> None:
         """All series of the shard and when each was last seen, a piece at a time."""
         key, cursor = self._keys.shard_key(self._lease.shard, b"ix"), b"0"
         entries: dict[bytes, bytes] = {}  # a scan may show one twice
         while True:
-            cursor, part = await command(self._client, "HSCAN", key, cursor, "COUNT", _ENTRIES)
+            cursor, part = await command(self._store, "HSCAN", key, cursor, "COUNT", _ENTRIES)
             entries.update(part)
             if int(cursor) == 0:
                 break
@@ -168,7 +166,9 @@ class Turn:
 
     async def _merged(self, edge: Edge, part: Sequence[tuple[Series, int]]) -> list[list[Part]]:
         """Per timer the fields its chunk has, how many slots they make, and each slot with its sketch."""
-        chunks = await self._ask([("HGETALL", self._chunk(edge, series, number)) for series, number in part])
+        chunks = await self._store.ask(
+            [("HGETALL", self._chunk(edge, series, number)) for series, number in part]
+        )
         found: list[list[Part]] = []
         for (_, number), fields in zip(part, chunks, strict=True):
             slots = _merge(edge, number, fields)
@@ -185,7 +185,7 @@ class Turn:
         key = self._keys.shard_key(self._lease.shard, b"dirty")
         before: set[bytes] = set()
         while True:
-            found = set(await command(self._client, "SRANDMEMBER", key, _DIRTY))
+            found = set(await command(self._store, "SRANDMEMBER", key, _DIRTY))
             if not found or found == before:  # what changed meanwhile waits for the next turn
                 return
             before = found
@@ -195,7 +195,7 @@ class Turn:
                 kind, text = _KINDS[base[:1]], base[2:].decode()
                 edge = steps.get((kind, int(finer)))
                 if edge is None:  # the end of a chain
-                    await command(self._client, "SREM", key, one)
+                    await command(self._store, "SREM", key, one)
                     continue
                 at = int(number) if kind is not Kind.SET else int(number) * edge.finer // edge.coarser
                 by_edge.setdefault(edge, set()).add((Series.from_key(kind.value + text), at))
@@ -209,7 +209,7 @@ class Turn:
         """Once a day: series unseen for longer than they are kept leave the registry, totals and values."""
         shard = self._lease.shard
         key = self._keys.shard_key(shard, b"swept")
-        last = await command(self._client, "GET", key)
+        last = await command(self._store, "GET", key)
         if last is not None and self._now < int(last) + SWEEP_SECONDS:
             return
         names = [self._keys.shard_key(shard, name) for name in (b"ix", b"total", b"last")]
@@ -226,7 +226,7 @@ class Turn:
             entries: list[Part] = [one for series, seen in part for one in (series.key, seen)]
             (swept,) = await self._lease.step("sweep", [*names, *samples], entries)
             self._counts.swept += swept
-        await command(self._client, "SET", key, int(self._now))
+        await command(self._store, "SET", key, int(self._now))
         if gone:
             log.info(event("compaction.swept", shard=shard, series=len(gone)))
 
@@ -237,13 +237,6 @@ class Turn:
 
     def _chunk(self, edge: Edge, series: Series, number: int) -> bytes:
         return b"%b:%d:%d" % (self._keys.base(LETTERS[edge.kind], series), edge.finer, number)
-
-    async def _ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        pipeline = self._client.pipeline(transaction=False)
-        for one in commands:
-            pipeline.execute_command(*one)
-        replies: list[Any] = await pipeline.execute()
-        return replies
 
     async def _rest(self, took: float) -> None:
         """Leaves the server to others for a while."""

@@ -9,14 +9,13 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
-from redis.asyncio import Redis
-
 from collector.model import Number
 from collector.retention import SLOTS
 from collector.sketch import Sketch
 from collector.store.commands import Script
 from collector.store.numbers import read_number
 from collector.store.reading.plan import Piece, Points
+from collector.store.topology import Topology
 
 V = TypeVar("V")
 
@@ -29,18 +28,18 @@ Wanted = tuple[int, bytes, tuple[Piece, ...]]  # shard, what the keys start with
 Levels = list[tuple[int, Points[V]]]  # (resolution, points), the finest first
 
 
-async def numbers(client: Redis, wanted: Sequence[Wanted]) -> list[Levels[Number]]:
+async def numbers(store: Topology, wanted: Sequence[Wanted]) -> list[Levels[Number]]:
     """Counters or gauges: per series and resolution, (slot start, value), ascending."""
-    return await _read(client, wanted, "text", _add_numbers)
+    return await _read(store, wanted, "text", _add_numbers)
 
 
-async def sketches(client: Redis, wanted: Sequence[Wanted]) -> list[Levels[Sketch]]:
+async def sketches(store: Topology, wanted: Sequence[Wanted]) -> list[Levels[Sketch]]:
     """Timers: per series and resolution, (slot start, sketch of all collectors), ascending."""
-    return await _read(client, wanted, "blobs", _add_sketches)
+    return await _read(store, wanted, "blobs", _add_sketches)
 
 
 async def _read(
-    client: Redis, wanted: Sequence[Wanted], how: str, add: Callable[[Points[V], Piece, int, Any], None]
+    store: Topology, wanted: Sequence[Wanted], how: str, add: Callable[[Points[V], Piece, int, Any], None]
 ) -> list[Levels[V]]:
     found: list[Levels[V]] = [[(piece.resolution, []) for piece in pieces] for _, _, pieces in wanted]
     room = asyncio.Semaphore(_CALLS)
@@ -49,7 +48,7 @@ async def _read(
         keys = [wanted[index][1] for index in indices]
         spans = [one for piece in pieces for one in (piece.resolution, *piece.chunks)]
         async with room:
-            reply = await _SCRIPT.run(client, keys, [how, *spans])
+            reply = await _SCRIPT.run(store, keys, [how, *spans])
             for index, chunks in zip(indices, reply, strict=True):
                 await _place(found[index], pieces, chunks, add)
 
