@@ -234,6 +234,7 @@ class Lane:
                 self._hold(shard, reply)
                 continue
             has = -1 if reply is None else int(reply)
+            self._progress |= has > shard.confirmed  # applied, and the reply was lost
             lost |= max(has, 0) < max(shard.confirmed, self._missed.pop(shard.sequence, 0))
             self._outbox.align(shard, has)
             self.opened[shard.sequence] = shard
