@@ -239,7 +239,7 @@ def test_sentinels_have_a_password_of_their_own(tmp_path: Path) -> None:
     conf = tmp_path / "sentinel.conf"
 
     async def run(server: ServerProcess, watcher: ServerProcess) -> None:
-        admin(server, "app", rules("m"))
+        admin(server, "app", rules("m", When.SENTINEL))
         url = f"redis+sentinel://app:secret@127.0.0.1:{watcher.port}/metrics"
         load = Load(20)
         async with opened(url, StoreSettings(url=url, sentinel_password="watch")) as store:
