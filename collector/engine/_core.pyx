@@ -68,11 +68,6 @@ cdef class Core:
         if self.core == NULL or self.feeder == NULL or self.room == NULL:
             raise MemoryError
 
-    @property
-    def wide(self):
-        """Whether it uses AVX2 and AES."""
-        return bool(self.core.wide)
-
     def __dealloc__(self):
         core_free(self.core)
         free(self.feeder)

@@ -88,7 +88,6 @@ cdef extern from "core.h" nogil:
         interval *cells
         int64_t start
     ctypedef struct core_t "core":
-        uint8_t wide
         int64_t window_start, window_end
         ended_t *ended
         uint32_t ended_length

@@ -12,11 +12,6 @@
 
 #include "core.h"
 
-static inline const char *find(const char *at, const char *end, char a, char b, char c)
-{
-    return find_plain(at, end, a, b, c);
-}
-
 /* -- reading ahead: what is rare (the rest is in hot.h) ---------------------------------------------------- */
 
 /* A line without a head that could be looked for; where the next one starts. */
@@ -129,7 +124,7 @@ static int all_plain(const record *line, double weight)
 {
     const char *end = line->tail - 1;
     for (const char *at = line->value;;) {
-        const char *stop = find(at, end, ':', ':', ':');
+        const char *stop = find_plain(at, end, ':', ':', ':');
         number value;
         if (!number_scan(at, (size_t)(stop - at), &value)) return 0;
         if (!value.is_integer && fabs(value.as.real) * fmax(weight, 1.0) >= EXACT_LIMIT) return 0;
@@ -143,7 +138,7 @@ static void add_packed(core *core, cell *to, int state, const record *line, int6
 {
     const char *end = line->tail - 1;
     for (const char *at = line->value;;) {
-        const char *stop = find(at, end, ':', ':', ':');
+        const char *stop = find_plain(at, end, ':', ':', ':');
         number value = {.is_integer = 0};
         number_scan(at, (size_t)(stop - at), &value);
         int moves = state == GAUGE_MOVING && (*at == '+' || *at == '-');
@@ -290,11 +285,11 @@ int core_take_piece(core *core, piece *out, char *sender, char *bytes)
 static int guess(const core *core, uint32_t profile, const char *tail, const char *end)
 {
     if (end > tail && end[-1] == '\r') end--;
-    const char *bar = find(tail, end, '|', '|', '|'), *at = bar;
+    const char *bar = find_plain(tail, end, '|', '|', '|'), *at = bar;
     while (at < end) { /* at a bar */
-        const char *next = find(at + 1, end, '|', '|', '|');
+        const char *next = find_plain(at + 1, end, '|', '|', '|');
         if (at + 1 < end && at[1] == 'T') return -1;
-        if (at == bar && at + 1 < end && at[1] == '@' && find(at, next, ':', ':', ':') < next) return -1;
+        if (at == bar && at + 1 < end && at[1] == '@' && find_plain(at, next, ':', ':', ':') < next) return -1;
         at = next;
     }
     if (bar - tail == 2) return tail[0] == 'm' && tail[1] == 's' ? TIMER : -1;

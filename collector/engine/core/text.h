@@ -110,6 +110,12 @@ IN_WIDE static inline __m256i wide_block(const char *at)
     return _mm256_loadu_si256((const __m256i *)(const void *)at);
 }
 
+/* The same in the last `left` bytes before `end`, fewer than 32. */
+IN_WIDE static inline uint32_t spots_before(const char *end, unsigned left, char what)
+{
+    return (uint32_t)((uint64_t)spots_of(wide_block(end - 32), what) >> (32 - left));
+}
+
 /* The block with the first mark of the line at `at`. The end of the datagram stands for the end of a line. */
 IN_WIDE static inline const char *first_marks(const char *at, const char *end, spots *of)
 {
@@ -118,11 +124,9 @@ IN_WIDE static inline const char *first_marks(const char *at, const char *end, s
         *of = (spots){spots_of(text, ':'), spots_of(text, '|'), spots_of(text, '\n')};
         if (of->colons | of->bars | of->ends) return at;
     }
-    __m256i text = wide_block(end - 32);
-    unsigned left = (unsigned)(end - at), before = 32 - left;
-    *of = (spots){(uint32_t)((uint64_t)spots_of(text, ':') >> before),
-                  (uint32_t)((uint64_t)spots_of(text, '|') >> before),
-                  (uint32_t)((uint64_t)spots_of(text, '\n') >> before) | 1u << left};
+    unsigned left = (unsigned)(end - at);
+    *of = (spots){spots_before(end, left, ':'), spots_before(end, left, '|'),
+                  spots_before(end, left, '\n') | 1u << left};
     return at;
 }
 
@@ -133,7 +137,7 @@ IN_WIDE static inline const char *find_end_wide(const char *at, const char *end)
         if (ends) return at + _tzcnt_u32(ends);
     }
     unsigned left = (unsigned)(end - at);
-    return at + _tzcnt_u32((uint32_t)((uint64_t)spots_of(wide_block(end - 32), '\n') >> (32 - left)) | 1u << left);
+    return at + _tzcnt_u32(spots_before(end, left, '\n') | 1u << left);
 }
 
 /* _tzcnt_u32 gives 32 where there is no bit. */
