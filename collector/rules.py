@@ -104,6 +104,20 @@ class RuleFile:
     """What becomes of series: the first rule that matches and has an action decides about it."""
 
 
+class _Matcher:
+    """A rule made ready: its pattern, the ladders of the kinds that it is about, its samples of timers."""
+
+    def __init__(self, rule: SeriesRule, finest: Mapping[Kind, int]) -> None:
+        kinds = Kind if rule.type is None else (rule.type.kind,)
+        self._pattern: Any = re2.compile(rule.match.expression)
+        self.ladders = {kind: rule.retain.fitted(finest[kind]) for kind in kinds} if rule.retain else {}
+        self.samples = rule.samples if Kind.TIMER in kinds else None
+
+    def matches(self, series: Series) -> bool:
+        """Whether it is about a name."""
+        return self._pattern.fullmatch(series.name) is not None
+
+
 class Retention:
     """How long each series is kept at which resolutions, and how many raw samples are kept.
 
@@ -118,18 +132,12 @@ class Retention:
         """`resolution`, in seconds, is what is written of all but sets."""
         self._finest = {kind: SET_SECONDS if kind is Kind.SET else resolution for kind in Kind}
         self._defaults = {kind: settings.of(kind).fitted(self._finest[kind]) for kind in Kind}
-        self._rules = [
-            (rule, re2.compile(rule.match.expression)) for rule in rules if rule.retain or rule.samples
-        ]
+        self._rules = [_Matcher(rule, self._finest) for rule in rules if rule.retain or rule.samples]
         self.chains: Mapping[Kind, tuple[int, ...]] = {kind: self._chain(kind) for kind in Kind}
 
     def ladders(self, kind: Kind) -> list[Ladder]:
         """All ladders that series of a kind may have, the default first."""
-        named = [
-            rule.retain.fitted(self._finest[kind])
-            for rule, _ in self._rules
-            if rule.retain and (rule.type is None or rule.type.kind is kind)
-        ]
+        named = [one.ladders[kind] for one in self._rules if kind in one.ladders]
         return [self._defaults[kind], *named]
 
     def _chain(self, kind: Kind) -> tuple[int, ...]:
@@ -146,19 +154,17 @@ class Retention:
 
     def ladder(self, series: Series) -> Ladder:
         """The ladder of a series."""
-        if self._rules:
-            kind = series.kind
-            for rule, pattern in self._rules:
-                if rule.retain and (rule.type is None or rule.type.kind is kind) and _is(pattern, series):
-                    return rule.retain.fitted(self._finest[kind])
-            return self._defaults[kind]
-        return self._defaults[series.kind]
+        kind = series.kind
+        for one in self._rules:
+            if kind in one.ladders and one.matches(series):
+                return one.ladders[kind]
+        return self._defaults[kind]
 
     def samples(self, series: Series) -> int | None:
         """How many raw samples a rule keeps of a timer."""
-        for rule, pattern in self._rules:
-            if rule.samples and rule.type in (None, KindWord.TIMER) and _is(pattern, series):
-                return rule.samples
+        for one in self._rules:
+            if one.samples and one.matches(series):
+                return one.samples
         return None
 
     def written_life(self, series: Series, least: int) -> int:
@@ -173,7 +179,3 @@ class Retention:
     def life(self, kind: Kind, resolution: int) -> int:
         """The longest life that a resolution has in any ladder of a kind, in seconds."""
         return max(one.life(resolution) for one in self.ladders(kind))
-
-
-def _is(pattern: Any, series: Series) -> bool:
-    return pattern.fullmatch(series.name) is not None
