@@ -20,6 +20,9 @@ from collector.model import Kind
 from collector.units import parse_duration
 
 SLOTS: Final = 120  # slots of one chunk, which keeps a hash of numbers a listpack
+LIVE: Final = (
+    7 * 86400
+)  # seconds that a chunk waits to be rolled up, at least; so in batch.lua and compact.lua
 SET_SECONDS: Final = 60  # what one HyperLogLog of a set covers; no finer one is kept
 
 # Bytes in the store, measured on Valkey 9.1: of a point, and of a key with its name and expiry. A sketch of

@@ -10,6 +10,8 @@ rights      what we have to be allowed to do, and the question whether we are
 server      what a server says of itself
 encode      points -> operations of one batch
 batch.lua   the script that applies a batch, once
+scripts     the texts of the scripts
+commands    single commands, and calls of scripts
 writer      points -> batches
 shard       the batches of one shard, in memory and on disk
 outbox      keeps batches until the store has confirmed them

@@ -38,12 +38,6 @@ local function add(key, field, delta)
   if type(reply) == 'table' and reply.err then try(key, 'HINCRBYFLOAT', key, field, delta) end
 end
 
-local function number(value)
-  if value == math.floor(value) and math.abs(value) < 2 ^ 53 then return string.format('%.0f', value) end
-  local short = string.format('%.15g', value)
-  return tonumber(short) == value and short or string.format('%.17g', value)
-end
-
 -- Lua passes at most 8000 values to a call.
 local function spread(command, key, from, count)
   for first = from, from + count - 1, 5000 do

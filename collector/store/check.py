@@ -9,20 +9,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
 from redis.exceptions import RedisError
 
 from collector.errors import StoreError
-from collector.store.client import exchange, schema_fault
+from collector.store.client import exchange, read_meta, schema_fault
 from collector.store.faults import explain
 from collector.store.keys import KeySpace, hash_slot
 from collector.store.rights import When, may_write
-from collector.store.server import OLDEST, POLICY, Server
+from collector.store.server import KEEP_ALL, NEARLY_FULL, OLDEST, Server
 from collector.store.topology import Cluster, Node, Topology
 from collector.units import format_size
-
-_NEARLY_FULL: Final = 0.8  # of maxmemory
 
 
 class Level(StrEnum):
@@ -97,8 +95,7 @@ def _of_server(server: Server, node: str) -> Iterator[Finding]:
         remedy = "name the primary in redis.url, or Sentinels, who know it"
         yield Finding("role", node, Level.FAILED, "a replica, which takes no writes", remedy)
     if server.evicts:
-        remedy = f"CONFIG SET maxmemory-policy {POLICY}: this one drops data when the server is full"
-        yield Finding("eviction", node, Level.WARNING, server.policy, remedy)
+        yield Finding("eviction", node, Level.WARNING, server.policy, KEEP_ALL)
     else:
         yield Finding("eviction", node, Level.OK, server.policy or "the server does not say")
     yield _memory(server, node)
@@ -123,7 +120,7 @@ def _memory(server: Server, node: str) -> Finding:
         return Finding("memory", node, Level.OK, f"{used}, without a limit")
     share = server.memory / server.max_memory
     found = f"{used} of {format_size(server.max_memory)} ({share:.0%})"
-    if share >= _NEARLY_FULL:
+    if share >= NEARLY_FULL:
         remedy = "raise maxmemory, or shorten what is kept: `collector store usage` shows what takes it"
         return Finding("memory", node, Level.WARNING, found, remedy)
     return Finding("memory", node, Level.OK, found)
@@ -151,10 +148,9 @@ def _coverage(store: Cluster, keys: KeySpace) -> Finding:
 
 async def _schema(store: Topology, keys: KeySpace) -> Finding:
     try:
-        (meta,) = await store.ask([("HGETALL", keys.meta)])
+        found = await read_meta(store, keys)
     except StoreError as error:
         return Finding("schema", "", Level.FAILED, str(error))
-    found = {name.decode(): value.decode() for name, value in meta.items()}
     if fault := schema_fault(found):
         what, _, remedy = fault.partition(": ")
         return Finding("schema", "", Level.FAILED, what, remedy)

@@ -223,10 +223,21 @@ class Asked(Protocol):
         ...
 
 
+async def read_meta(store: Asked, keys: KeySpace) -> dict[str, str]:
+    """What the store says it holds."""
+    (meta,) = await store.ask([("HGETALL", keys.meta)])
+    return {name.decode(): value.decode() for name, value in meta.items()}
+
+
+async def read_resolutions(store: Asked, keys: KeySpace) -> set[int]:
+    """Seconds a slot of all that has been written here."""
+    named = (await read_meta(store, keys)).get("resolutions", "")
+    return {int(one) for one in named.split(",") if one}
+
+
 async def check_schema(store: Asked, keys: KeySpace) -> None:
     """Notes what the store holds on first use; StoreError when it is of another version."""
-    (meta,) = await store.ask([("HGETALL", keys.meta)])
-    found = {name.decode(): value.decode() for name, value in meta.items()}
+    found = await read_meta(store, keys)
     if fault := schema_fault(found):
         raise StoreError(fault)
     expected = _expected()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from importlib import resources
-from typing import Any, Final
+from typing import Any
 
 from redis.exceptions import NoScriptError
 
 from collector.errors import StoreError
+from collector.store.scripts import ScriptText
 from collector.store.topology import Topology
 
 Part = bytes | int | str
@@ -21,12 +20,19 @@ async def command(store: Topology, *parts: Part) -> Any:
     return reply
 
 
-class Script:
-    """One script of this package."""
+async def fields_of(store: Topology, key: bytes, piece: int) -> dict[bytes, bytes]:
+    """A whole hash, asked for in pieces of about so many fields: one reply could hold the loop."""
+    cursor = 0
+    found: dict[bytes, bytes] = {}  # a scan may show a field twice
+    while True:
+        cursor, part = await command(store, "HSCAN", key, cursor, "COUNT", piece)
+        found.update(part)
+        if not cursor:
+            return found
 
-    def __init__(self, name: str) -> None:
-        self.text: Final = (resources.files(__package__) / name).read_bytes()
-        self.sha: Final = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+
+class Script(ScriptText):
+    """One script of this package, to be called."""
 
     async def run(self, store: Topology, keys: Sequence[bytes], arguments: Sequence[Part]) -> Any:
         """The reply to one call. All keys lie in one shard. StoreError when it fails."""

@@ -35,12 +35,6 @@ steps.mark = function()
   return {1}
 end
 
-local function number(value)
-  if value == math.floor(value) and math.abs(value) < 2 ^ 53 then return string.format('%.0f', value) end
-  local short = string.format('%.15g', value)
-  return tonumber(short) == value and short or string.format('%.17g', value)
-end
-
 -- Each of these turns the fields of a chunk into those of the coarser one. `coarse` says in which slot one is.
 
 -- A double holds sums up to 2^53 exactly; beyond that the server adds, with 64 bits, or as a long double where

@@ -10,12 +10,10 @@ sent, because what came before is settled by what the server says it has:
 
 from __future__ import annotations
 
-import hashlib
 import time
 from array import array
 from collections import defaultdict
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any, Final, cast
 
 import hiredis
@@ -27,9 +25,11 @@ from collector.model import (
     Number,
 )
 from collector.store.packed import Packed
+from collector.store.scripts import ScriptText
 
-SCRIPT: Final = (resources.files(__package__) / "batch.lua").read_bytes()
-SHA: Final = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
+_BATCH: Final = ScriptText("number.lua", "batch.lua")
+SCRIPT: Final = _BATCH.text
+SHA: Final = _BATCH.sha.encode()
 
 SEQUENCE_SECONDS: Final = 30 * 86400  # how long a collector that is gone is remembered
 STREAM_LENGTH: Final = 10_000  # events and checks kept, each
@@ -54,7 +54,12 @@ class Batch:
     """Bytes of it in memory, roughly those sent."""
 
     def __post_init__(self) -> None:
-        self.size = len(self.head) + len(self.tail)
+        self.size = self.held
+
+    @property
+    def held(self) -> int:
+        """Bytes of it that are in memory now; none once they are left to the disk."""
+        return len(self.head) + len(self.tail)
 
     @property
     def cost(self) -> int:
@@ -76,7 +81,6 @@ class Encoder:
 
     `when` is the start of the chunk and the chain that it is rolled up along, as `1700000400,10,60`: the
     script looks whether that has begun. Empty, it does not.
-
 
     One that has BATCH_POINTS points or BATCH_BYTES of size should be closed before more is added.
     """

@@ -30,7 +30,7 @@ from collector.store.faults import Fault, RightsError, explain, fault_of, lacks_
 from collector.store.keys import KeySpace
 from collector.store.outbox import Outbox
 from collector.store.rights import When, may_write
-from collector.store.server import Server
+from collector.store.server import KEEP_ALL, Server
 from collector.store.shard import Shard
 from collector.store.topology import Node
 
@@ -199,8 +199,7 @@ class Lane:
         if before is server:
             return
         if server.evicts and (before is None or before.run_id != server.run_id):
-            remedy = "CONFIG SET maxmemory-policy noeviction: this one drops data when the server is full"
-            log.warning(event("store.evicts", **self._named, policy=server.policy, remedy=remedy))
+            log.warning(event("store.evicts", **self._named, policy=server.policy, remedy=KEEP_ALL))
         restarted = before is not None and server.restarted_since(before, self._silent)
         if restarted and went_back and server.may_double:
             remedy = "run BGREWRITEAOF on it now, before it starts again: docs/store.md says why"
@@ -225,9 +224,8 @@ class Lane:
         if not fresh:
             return False
         replies = await exchange(connection, [(b"GET", shard.sequence) for shard in fresh])
-        await self._trust(
-            connection, [one for one, reply in zip(fresh, replies, strict=True) if reply is not None]
-        )
+        known = [one for one, reply in zip(fresh, replies, strict=True) if isinstance(reply, bytes)]
+        await self._trust(connection, known)
         lost = False
         for shard, reply in zip(fresh, replies, strict=True):
             if isinstance(reply, Exception):

@@ -17,12 +17,12 @@ from redis.asyncio import Redis
 from collector.errors import StoreError
 from collector.logfmt import event
 from collector.store.compaction import Compactor
+from collector.store.server import NEARLY_FULL
 from collector.store.topology import Topology, topology_of
 from collector.store.writer import Writer
 
 log = logging.getLogger(__name__)
 
-SHED_FROM: Final = 0.8
 SHED_UNTIL: Final = 0.75  # lower than where it began, so that it does not flutter
 _SECONDS: Final = 10.0
 
@@ -58,7 +58,7 @@ class MemoryGuard:
         shown = await topology_of(store).ask_nodes(("INFO", "memory"))
         fullest = max(shown, key=_ratio)
         self.ratio = _ratio(fullest)
-        shed = self.ratio >= (SHED_UNTIL if self.shedding else SHED_FROM)
+        shed = self.ratio >= (SHED_UNTIL if self.shedding else NEARLY_FULL)
         if shed != self.shedding:
             what = {"used": fullest["used_memory"], "limit": fullest["maxmemory"]}
             if shed:

@@ -99,9 +99,7 @@ class Outbox:
         earlier = list(shards)
         for shard in earlier:
             self.pending_bytes += shard.stored.bytes
-            self.stored.batches += shard.stored.batches
-            self.stored.bytes += shard.stored.bytes
-            self.stored.points += shard.stored.points
+            self.stored.more(shard.stored)
         self.shards = earlier + self.shards
         self._next_id = max(self._next_id, next_id)
 
@@ -111,7 +109,7 @@ class Outbox:
         """Moves batches to where the server's last number says they belong; -1 when it has none."""
         while shard.kept and shard.kept[-1][1].seq > has:
             _, batch = shard.kept.pop()
-            self.kept.take(batch, len(batch.head) + len(batch.tail))
+            self.kept.take(batch, batch.held)
             shard.ready.appendleft(batch)
             self.pending_bytes += batch.cost
             self.ready.add(batch, batch.size)
@@ -162,7 +160,7 @@ class Outbox:
         for shard in shards:
             while shard.kept and shard.kept[0][0] < horizon and self.kept.bytes >= down_to:
                 _, batch = shard.kept.popleft()
-                self.kept.take(batch, len(batch.head) + len(batch.tail))
+                self.kept.take(batch, batch.held)
                 if batch.stored:
                     self.forgotten.append(batch.id)
 
@@ -174,7 +172,7 @@ class Outbox:
         if batch.stored:
             batch.put_down()
         shard.kept.append((time.monotonic(), batch))
-        self.kept.add(batch, len(batch.head) + len(batch.tail))
+        self.kept.add(batch, batch.held)
 
     # ------------------------------------------------------------------ what is lost
 

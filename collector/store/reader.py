@@ -20,6 +20,7 @@ from collector.model import Kind, Number, Series
 from collector.retention import SET_SECONDS, RetentionSettings
 from collector.rules import Retention
 from collector.sketch import Sketch
+from collector.store.client import read_resolutions
 from collector.store.compaction.edges import Watermarks, edges
 from collector.store.keys import LETTERS, KeySpace
 from collector.store.numbers import read_number
@@ -226,8 +227,7 @@ class Reader:
         now = time.monotonic()
         stale = [one for one in shards if self._marks.get(one, (float("-inf"),))[0] < now - _FRESH]
         if stale:
-            (named,) = await self._ask([("HGET", self._keys.meta, "resolutions")])
-            resolutions = {int(one) for one in (named or b"").decode().split(",") if one}
+            resolutions = await read_resolutions(self._store, self._keys)
             places = list(product(stale, sorted(resolutions | self._keys.resolutions)))
             keys = [self._keys.shard_key(shard, b"wm:%d" % one) for shard, one in places]
             hashes: dict[int, dict[int, dict[bytes, bytes]]] = {shard: {} for shard in stale}

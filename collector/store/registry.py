@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from collector.model import Series
-from collector.store.commands import command
+from collector.store.commands import fields_of
 from collector.store.keys import SHARDS, KeySpace
 from collector.store.topology import Topology
 
@@ -70,13 +70,7 @@ class Registry:
         self._took = self._read_at - start
 
     async def _read_shard(self, key: bytes) -> tuple[list[Series], array[int]]:
-        cursor = 0
-        found: dict[bytes, bytes] = {}  # a scan may show an entry twice
-        while True:
-            cursor, part = await command(self._store, "HSCAN", key, cursor, "COUNT", _PIECE)
-            found.update(part)
-            if not cursor:
-                break
+        found = await fields_of(self._store, key, _PIECE)
         series: list[Series] = []
         for n, field in enumerate(found, 1):
             series.append(Series.from_key(field.decode()))

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 OLDEST: Final = (6, 2)  # of Redis; every Valkey is newer
+NEARLY_FULL: Final = 0.8  # of maxmemory: samples and minute sketches are left out from here on, see `memory`
 POLICY: Final = "noeviction"
+KEEP_ALL: Final = f"CONFIG SET maxmemory-policy {POLICY}: this one drops data when the server is full"
 
 # The first Valkey that was seen to cut off a torn script cleanly. Redis 6.2 to 8.2 and Valkey 8.1 were seen
 # not to; what was not tried is taken for affected.

@@ -38,6 +38,12 @@ class Tally:
         self.bytes -= size
         self.points -= batch.points
 
+    def more(self, other: Tally) -> None:
+        """Counts many in."""
+        self.batches += other.batches
+        self.bytes += other.bytes
+        self.points += other.points
+
     def less(self, other: Tally) -> None:
         """Counts many out."""
         self.batches -= other.batches

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from collector.model import Kind, Series
-from collector.retention import SLOTS
+from collector.retention import LIVE, SLOTS
 from collector.rules import Retention
+from collector.store.client import read_resolutions
 from collector.store.keys import LETTERS, SET_SECONDS, SHARDS, KeySpace
 from collector.store.topology import Topology
 
 BUDGET: Final = 200_000  # questions, some seconds of our time
-_KEPT: Final = 7 * 86400  # seconds; what a chunk lives at least until it is rolled up, see `writer.CHUNK_TTL`
 _ROUND: Final = 5_000  # questions asked before progress is told
 _OF_SHARDS: Final = (b"total", b"last", b"ix")
 
@@ -70,7 +70,7 @@ async def measure(
 ) -> Usage:
     """Asks for at most about `budget` keys; `top` of the largest series are listed. StoreError as ever."""
     usage = Usage()
-    resolutions = await _resolutions(store, keys)
+    resolutions = await read_resolutions(store, keys)
     groups = await _series(store, keys)
     usage.series = sum(map(len, groups.values()))
     names = {
@@ -116,12 +116,6 @@ def _largest(found: list[tuple[Series, int]], top: int) -> list[tuple[Series, in
     return sorted(found, key=lambda one: -one[1])[:top]
 
 
-async def _resolutions(store: Topology, keys: KeySpace) -> list[int]:
-    """Seconds a slot of all that has been written here."""
-    (found,) = await store.ask([("HGET", keys.meta, b"resolutions")])
-    return [int(one) for one in (found or b"").decode().split(",") if one]
-
-
 async def _series(store: Topology, keys: KeySpace) -> dict[tuple[Kind, str], list[Series]]:
     """All series of the registry, by kind and metric, in the order of their keys."""
     groups: dict[tuple[Kind, str], list[Series]] = {}
@@ -136,14 +130,14 @@ async def _series(store: Topology, keys: KeySpace) -> dict[tuple[Kind, str], lis
 
 
 def _keys_of(
-    keys: KeySpace, series: Series, now: float, resolutions: list[int], retention: Retention
+    keys: KeySpace, series: Series, now: float, resolutions: set[int], retention: Retention
 ) -> Iterator[bytes]:
     """Every key that a series may have now, except its fields in the hashes of its shard."""
     kind = series.kind
     base = keys.base(LETTERS[kind], series)
     for resolution in {SET_SECONDS, *resolutions} if kind is Kind.SET else resolutions:
         span = resolution if kind is Kind.SET else resolution * SLOTS
-        kept = max(_KEPT, retention.life(kind, resolution))
+        kept = max(LIVE, retention.life(kind, resolution))
         for number in range(int((now - kept) // span) - 1, int(now // span) + 2):
             yield b"%b:%d:%d" % (base, resolution, number)
     if kind is Kind.TIMER:

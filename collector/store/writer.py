@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Collection, Iterable
-from typing import Final
 
 from collector.engine.generations import Generations
 from collector.model import (
@@ -20,15 +19,13 @@ from collector.model import (
     TimerPoint,
     Window,
 )
-from collector.retention import SLOTS, RetentionSettings
+from collector.retention import LIVE, SLOTS, RetentionSettings
 from collector.rules import Retention
 from collector.store.encode import BATCH_BYTES, BATCH_POINTS, Encoder
 from collector.store.keys import SET_SECONDS, SHARDS, KeySpace
 from collector.store.outbox import Outbox
 from collector.store.sender import Sender
 from collector.store.settings import Durability
-
-CHUNK_TTL: Final = 7 * 86400  # seconds at the least; no chunk may go before it has been rolled up
 
 
 class _Known:
@@ -112,7 +109,7 @@ class Writer:
         """What is known of a series that was not written in this chunk's time yet, or is new."""
         known = self._known.get(series.key)
         if known is None:
-            live = self.retention.written_life(series, CHUNK_TTL)
+            live = self.retention.written_life(series, LIVE)
             kept = (live, self.retention.samples(series) or self._samples)
             known = _Known(self.keys.shard(series), self._kept.setdefault(kept, kept))
             self._known[series.key] = known
@@ -132,7 +129,7 @@ class Writer:
             self.outbox.lost["shed_samples"] += len(point.samples)
             return
         key = self.keys.samples(point.series.key.encode(), known.shard)
-        encoder.samples(key, ms, point.samples, known.kept[1], CHUNK_TTL)
+        encoder.samples(key, ms, point.samples, known.kept[1], LIVE)
 
     def _time_to_live(self, known: _Known, chunk: int) -> int:
         """What a chunk is given at its first point; a late sample may open one that nobody has seen yet."""

@@ -16,7 +16,7 @@ from collector.store.topology import Topology, topology_of
 
 LEASE_MS: Final = 30_000  # every step renews the lease
 
-_SCRIPT: Final = Script("compact.lua")
+_SCRIPT: Final = Script("number.lua", "compact.lua")
 
 
 class LeaseLostError(StoreError):

@@ -13,17 +13,17 @@ from typing import Final
 
 from collector.logfmt import event
 from collector.model import Kind, Series
-from collector.retention import SLOTS
+from collector.retention import LIVE, SLOTS
 from collector.rules import Retention
 from collector.sketch import Sketch
-from collector.store.commands import Part, command
+from collector.store.client import read_resolutions
+from collector.store.commands import Part, command, fields_of
 from collector.store.compaction.edges import Edge, Watermarks, edges
 from collector.store.compaction.lease import Lease
 from collector.store.keys import LETTERS, KeySpace
 
 log = logging.getLogger(__name__)
 
-LIVE: Final = 7 * 86400  # seconds that a chunk waits to be rolled up, at least
 GRACE: Final = 20.0  # seconds after a chunk's end in which its last window may come
 PATIENCE: Final = 300  # seconds that a chunk lives after its roll-up, for readers that began before it
 SLACK: Final = 600  # seconds that the registry may be behind, see `Writer`
@@ -89,21 +89,14 @@ class Turn:
     # ------------------------------------------------------------------ what there is
 
     async def _watermarks(self) -> Watermarks:
-        text = await command(self._store, "HGET", self._keys.meta, "resolutions")
-        named = {int(one) for one in (text or b"").decode().split(",") if one}
-        resolutions = sorted(named | self._keys.resolutions)
+        resolutions = sorted(await read_resolutions(self._store, self._keys) | self._keys.resolutions)
         commands = [("HGETALL", self._watermark(one)) for one in resolutions]
         return Watermarks(dict(zip(resolutions, await self._store.ask(commands), strict=True)))
 
     async def _read_registry(self) -> None:
         """All series of the shard and when each was last seen, a piece at a time."""
-        key, cursor = self._keys.shard_key(self._lease.shard, b"ix"), b"0"
-        entries: dict[bytes, bytes] = {}  # a scan may show one twice
-        while True:
-            cursor, part = await command(self._store, "HSCAN", key, cursor, "COUNT", _ENTRIES)
-            entries.update(part)
-            if int(cursor) == 0:
-                break
+        key = self._keys.shard_key(self._lease.shard, b"ix")
+        entries = await fields_of(self._store, key, _ENTRIES)
         for n, (field, seen) in enumerate(entries.items()):
             try:
                 series = Series.from_key(field.decode())

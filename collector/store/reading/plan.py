@@ -17,14 +17,12 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from collector.retention import SLOTS
+from collector.retention import LIVE, SLOTS
 
 V = TypeVar("V")
 Points = list[tuple[int, V]]  # (start of a slot, value), ascending
-
-LIVE: Final = 7 * 86400  # seconds that a chunk waits for its roll-up at least
 
 
 @dataclass(frozen=True, slots=True)
