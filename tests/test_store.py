@@ -28,6 +28,7 @@ from collector.model import (
     Event,
     GaugePoint,
     Kind,
+    Number,
     Point,
     Series,
     SetPoint,
@@ -224,8 +225,8 @@ def test_gauge_is_gone_after_its_expiry_and_back_with_a_new_value(path: str) -> 
 
 
 def test_timers_keep_sketches_that_merge_and_the_newest_samples(path: str) -> None:
-    """Sketches of two batches of one slot are both kept and merged; samples are trimmed to the limit,
-    and equal values stay apart."""
+    """Sketches of two batches of one slot are both kept and merged; of the samples the newest come first,
+    late ones where they belong, and equal values stay apart."""
 
     async def test(store: Store) -> None:
         first = TimerPoint(LATENCY, sketch_of(1, 2, 2).encode(), array("d", [1, 2, 2]))
@@ -237,12 +238,94 @@ def test_timers_keep_sketches_that_merge_and_the_newest_samples(path: str) -> No
         ((at, merged), _) = (await store.reader.sketches([LATENCY], NOW, NOW + 60))[0]
         assert at == WINDOW.start
         assert merged == sketch_of(1, 2, 2, 3, 4)
-        samples = await store.reader.samples(LATENCY, 10)
-        assert len(samples) == 4
-        assert sorted(samples[:2]) == [(later.start, 3.0), (later.start, 4.0)]
-        assert {at for at, _ in samples[2:]} == {WINDOW.start}
+        assert await store.reader.samples(LATENCY, 3) == [
+            (later.start, 4.0),
+            (later.start, 3.0),
+            (WINDOW.start, 4.0),
+        ]
+        assert [value for _, value in await store.reader.samples(LATENCY, 10)] == [4, 3, 4, 3, 2, 2, 1]
 
-    on(path, "timers", test, samples=4)
+    on(path, "timers", test)
+
+
+@pytest.mark.parametrize("each", [1, 3, 50])
+def test_raw_samples_are_trimmed_to_the_newest(path: str, each: int) -> None:
+    """The newest are always there, as many as are kept; of older ones no more than eight flushes."""
+    kept = 20
+
+    async def test(store: Store) -> None:
+        values = array("d")
+        for n in range(60):
+            some = array("d", range(n * each, (n + 1) * each))
+            values += some[-kept:]
+            window = Window(WINDOW.start + n * RESOLUTION, WINDOW.end + n * RESOLUTION)
+            await store.write(TimerPoint(LATENCY, sketch_of(1).encode(), some), window=window)
+            found = [value for _, value in await store.reader.samples(LATENCY, 10**6)]
+            assert found == list(reversed(values))[: len(found)]
+            assert min(kept, len(values)) <= len(found) <= kept + 8 * min(each, kept)
+
+    on(path, f"trimmed{each}", test, samples=kept)
+
+
+def windows(count: int) -> list[Window]:
+    """Flush windows one after another."""
+    return [Window(WINDOW.start + n * RESOLUTION, WINDOW.end + n * RESOLUTION) for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("before", "increments", "expected"),
+    [
+        (0, [1, 2, 3], 6),
+        (2**53 - 2, [1, 1, 1], 2**53 + 1),
+        (-(2**53) + 2, [-1, -1, -1], -(2**53) - 1),
+        (2**62, [10**12 - 1, 10**12, 10**13], 2**62 + 12 * 10**12 - 1),
+        (5, [0.25, 0.25, 0.5], 6),
+        (0.1, [1, 1, 1], 3.1),
+    ],
+)
+def test_a_total_is_exact_over_the_windows_of_a_batch(
+    path: str, before: Number, increments: list[Number], expected: Number
+) -> None:
+    """Whole numbers at any size, fractions, and either upon the other; a neighbour is not touched."""
+    other = next(
+        series
+        for series in (Series(Kind.COUNTER, f"n{n}") for n in range(1000))
+        if KeySpace("m", 10).shard(series) == KeySpace("m", 10).shard(HITS)
+    )
+
+    async def test(store: Store) -> None:
+        if before:
+            await store.write(CounterPoint(HITS, before))
+        for window, value in zip(windows(3), increments, strict=True):
+            store.writer.write(window, [CounterPoint(HITS, value), CounterPoint(other, 7)], NOW)
+        await store.writer.commit()
+        assert await store.writer.sender.wait_idle(10)
+        assert store.writer.outbox.applied == (2 if before else 1)
+        assert await store.reader.totals([HITS, other]) == [expected, 21]
+
+    on(path, f"batch:{before}:{increments[0]}", test)
+
+
+def test_a_gauge_ends_where_the_windows_of_a_batch_lead(path: str) -> None:
+    """Moves add to what the batch set before, and to what the store has; the latest setting wins."""
+
+    async def test(store: Store) -> None:
+        await store.write(GaugePoint(LEVEL, 100, 0, int(NOW * 1000)))
+        points = [
+            GaugePoint(LEVEL, None, 5, int(NOW * 1000) + 1),
+            GaugePoint(LEVEL, 40, 0, int(NOW * 1000) + 2),
+            GaugePoint(LEVEL, 7, 0, int(NOW * 1000) + 1),  # late: changes nothing
+            GaugePoint(LEVEL, None, -2.5, int(NOW * 1000) + 3),
+        ]
+        for window, point in zip(windows(4), points, strict=True):
+            store.writer.write(window, [point], NOW)
+        await store.writer.commit()
+        assert await store.writer.sender.wait_idle(10)
+        assert await store.reader.gauges([LEVEL], NOW) == [(NOW + 0.003, 37.5)]
+        (found,) = await store.reader.gauge_points([LEVEL], NOW, NOW + 4 * RESOLUTION)
+        assert [value for _, value in found] == [105, 40, 7, 37.5]
+
+    on(path, "gauge_batch", test)
 
 
 def test_sets_count_members_a_minute_and_over_any_window(path: str) -> None:

@@ -7,7 +7,7 @@ from cpython.mem cimport PyMem_Free
 from libc.math cimport fabs
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy, strlen
+from libc.string cimport memcpy, memmove, strlen
 
 cdef extern from "Python.h":
     int Py_DTSF_ADD_DOT_0
@@ -158,36 +158,41 @@ cdef class Packed:
         self.count += <uint64_t>len(arguments)
         return self.key_text.used + self.argument_text.used - before
 
-    def add_samples(self, bytes key, int64_t keep, int64_t ms, values, bytes name, uint64_t first):
+    def add_samples(self, bytes key, int64_t keep, int64_t ms, values, bytes name, uint64_t number):
         cdef size_t before = self.key_text.used + self.argument_text.used
-        cdef size_t count
         cdef Py_buffer view
+        self.add(key, -1, (keep, ms))
         PyObject_GetBuffer(values, &view, PyBUF_SIMPLE)
         try:
-            count = <size_t>view.len // sizeof(double)
-            self.add(key, -1, (keep, count))
-            put_samples(&self.argument_text, <const double *>view.buf, count, ms, name, first)
+            put_samples(
+                &self.argument_text, <const double *>view.buf, <size_t>view.len // sizeof(double), name, number
+            )
         finally:
             PyBuffer_Release(&view)
-        self.count += 2 * count
+        self.count += 1
         return self.key_text.used + self.argument_text.used - before
 
 
-cdef int put_samples(text *to, const double *values, size_t count, int64_t ms, bytes name, uint64_t first) except -1:
-    cdef char[NUMBER] score, number, suffix
-    cdef size_t score_length = whole_text(score, ms), name_length = <size_t>PyBytes_Size(name)
-    cdef size_t number_length, suffix_length, n
-    cdef const char *name_text = PyBytes_AsString(name)
-    make_room(to, count * (2 * FRAME + score_length + name_length + 2 * NUMBER))
+cdef int put_samples(text *to, const double *values, size_t count, bytes name, uint64_t number) except -1:
+    """Appends one bulk string. How long it gets is known behind it only; then it moves up to its frame."""
+    cdef size_t name_length = <size_t>PyBytes_Size(name), start, n
+    cdef char *at
+    make_room(to, 2 * FRAME + (count + 1) * NUMBER + name_length)
+    start = to.used + FRAME
+    at = to.bytes + start
     for n in range(count):
-        number_length = <size_t>(put_number(number, values[n]) - number)
-        suffix_length = <size_t>(put_digits(suffix, first + n, 1) - suffix)
-        put_bulk(to, score, score_length, NULL, 0)
-        begin(to, number_length + 1 + name_length + 1 + suffix_length)
-        put(to, number, number_length)
-        put(to, b":", 1)
-        put(to, name_text, name_length)
-        put(to, b".", 1)
-        put(to, suffix, suffix_length)
-        put(to, b"\r\n", 2)
+        if n:
+            at[0] = b","
+            at += 1
+        at = put_number(at, values[n])
+    at[0] = b":"
+    memcpy(at + 1, PyBytes_AsString(name), name_length)
+    at += 1 + name_length
+    at[0] = b"."
+    at = put_digits(at + 1, number, 1)
+    n = <size_t>(at - to.bytes) - start
+    begin(to, n)
+    memmove(to.bytes + to.used, to.bytes + start, n)
+    to.used += n
+    put(to, b"\r\n", 2)
     return 0

@@ -92,7 +92,6 @@ class Encoder:
         self._name = b"%b.%d" % (collector, seq)
         self._groups: defaultdict[tuple[bytes, int, bytes], Packed] = defaultdict(Packed)
         self._registry: list[bytes] = []
-        self._samples = 0
 
     def register(self, key: bytes, seen: int) -> None:
         """Notes in the registry that a series was seen, at `seen` seconds."""
@@ -122,10 +121,9 @@ class Encoder:
         self.points += 1
 
     def samples(self, key: bytes, ms: int, values: array[float], keep: int, ttl: int) -> None:
-        """Adds raw samples, all at `ms`, and trims to the newest `keep`."""
+        """Adds raw samples, all at `ms`; of older ones those beyond `keep` go, now or a few batches later."""
         group = self._groups[b"T", ttl, b""]
-        self.size += group.add_samples(key, keep, ms, values, self._name, self._samples)
-        self._samples += len(values)
+        self.size += group.add_samples(key, keep, ms, values, self._name, self.points)
         self.points += 1
 
     def members(self, base: bytes, minute: int, members: list[bytes], ttl: int, when: bytes = b"") -> None:

@@ -7,7 +7,8 @@ script call can write a shard's batch, in a Redis Cluster too. `{t}` is the tag,
     {t}:g:<series>:<res>:<chunk>   hash    slot -> last value of a gauge
     {t}:d:<series>:<res>:<chunk>   hash    <slot>:<collector>.<seq> -> sketch of a timer (see `sketch`);
                                            <slot> -> all that was rolled up into it
-    {t}:t:<series>                 zset    <value>:<collector>.<seq>.<n>, by ms: newest samples of a timer
+    {t}:t:<series>                 zset    <value>,<value>,…:<collector>.<seq>.<n>, by ms: newest samples
+                                           of a timer, those of a flush together
     {t}:s:<series>:<res>:<number>  HLL     members of a set; <number> is Unix time / res
     {t}:total                      hash    c<series> -> running total of a counter
     {t}:last                       hash    g<series> -> <ms>:<value>, a gauge's clock and current value

@@ -50,20 +50,14 @@ class PackedInPython:
         return len(packed) + sum(map(len, added))
 
     def add_samples(
-        self, key: bytes, keep: int, ms: int, values: array[float], name: bytes, first: int
+        self, key: bytes, keep: int, ms: int, values: array[float], name: bytes, number: int
     ) -> int:
-        """Adds raw samples, all at `ms`, as ZADD takes them; `keep` and their number come before them.
+        """Adds raw samples, all at `ms`, as one member of a sorted set: `1.5,2,0.25:<name>.<number>`.
 
-        Each is a score and a member, `<value>:<name>.<n>` with n from `first` on: no two are the same.
+        `keep` and `ms`, its score, come before it.
         """
-        score = bulk(b"%d" % ms)
-        members = [
-            score + bulk(b"%b:%b.%d" % (number_text(value), name, n)) for n, value in enumerate(values, first)
-        ]
-        size = self.add(key, -1, (keep, len(values)))
-        self._arguments += members
-        self.count += 2 * len(members)
-        return size + sum(map(len, members))
+        member = b"%b:%b.%d" % (b",".join(map(number_text, values)), name, number)
+        return self.add(key, -1, (keep, ms, member))
 
 
 def bulk(part: bytes) -> bytes:

@@ -133,8 +133,11 @@ class Reader:
         """(window start, value) of the newest raw samples of a timer, newest first."""
         key = self._keys.base(b"t", series)
         (reply,) = await self._ask([("ZREVRANGE", key, 0, count - 1, "WITHSCORES")])
-        pairs = zip(reply[::2], reply[1::2], strict=True)
-        return [(float(ms) / 1000, float(member.partition(b":")[0])) for member, ms in pairs]
+        found: list[tuple[float, float]] = []
+        for member, ms in zip(reply[::2], reply[1::2], strict=True):
+            values = member.partition(b":")[0].split(b",")
+            found += [(float(ms) / 1000, float(value)) for value in reversed(values)]
+        return found[:count]
 
     async def events(self, count: int) -> list[dict[str, Any]]:
         """The newest events, newest first, as they were sent; `at` in seconds."""

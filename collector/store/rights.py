@@ -65,6 +65,7 @@ RIGHTS: Final = (
     Right("hincrby", (_KEY, b"1", b"1")),
     Right("hincrbyfloat", (_KEY, b"1", b"1")),
     Right("zadd", (_KEY, b"1", b"1")),
+    Right("zcard"),
     Right("zrevrange", (_KEY, b"0", b"1")),
     Right("zremrangebyrank", (_KEY, b"0", b"1")),
     Right("pfadd", (_KEY, b"1")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Collection, Iterable
+from typing import Final
 
 from collector.engine.generations import Generations
 from collector.model import (
@@ -26,6 +27,8 @@ from collector.store.keys import SET_SECONDS, SHARDS, KeySpace
 from collector.store.outbox import Outbox
 from collector.store.sender import Sender
 from collector.store.settings import Durability
+
+_EARLY: Final = 2**20  # bytes ready that are worth a round of sending while the rest is still encoded
 
 
 class _Known:
@@ -97,7 +100,7 @@ class Writer:
                     encoder.gauge(base, chunk, slot, field, point, ttl, when[Kind.GAUGE])
                 case TimerPoint():
                     encoder.sketch(base, chunk, slot, point.encoded, ttl, when[Kind.TIMER])
-                    self._write_samples(encoder, point, known, ms)
+                    self._write_samples(encoder, point, known, ms, LIVE if ttl else 0)
                 case SetPoint():
                     encoder.members(base, minute, point.members, known.kept[0], when[Kind.SET])
             if seen - known.registered >= refresh:
@@ -123,13 +126,14 @@ class Writer:
             found[kind] = b"%d,%b" % (window.start // seconds * seconds, ",".join(map(str, chain)).encode())
         return found
 
-    def _write_samples(self, encoder: Encoder, point: TimerPoint, known: _Known, ms: int) -> None:
+    def _write_samples(self, encoder: Encoder, point: TimerPoint, known: _Known, ms: int, ttl: int) -> None:
         """Adds the raw samples, which a full store is spared first."""
         if self.shedding:
             self.outbox.lost["shed_samples"] += len(point.samples)
             return
         key = self.keys.samples(point.series.key.encode(), known.shard)
-        encoder.samples(key, ms, point.samples, known.kept[1], LIVE)
+        keep = known.kept[1]
+        encoder.samples(key, ms, point.samples[-keep:], keep, ttl)
 
     def _time_to_live(self, known: _Known, chunk: int) -> int:
         """What a chunk is given at its first point; a late sample may open one that nobody has seen yet."""
@@ -146,7 +150,7 @@ class Writer:
             self.points += 1
 
     async def commit(self) -> None:
-        """Closes what is being built and lets it be sent. Yields to the event loop between shards."""
+        """Closes what is being built and lets all be sent. Yields to the event loop between shards."""
         for shard in sorted(self._building):
             self._close(shard)
             await asyncio.sleep(0)
@@ -172,3 +176,5 @@ class Writer:
             ]
         )
         self.outbox.add(shard, batch)
+        if self.outbox.ready.bytes >= _EARLY:
+            self.sender.wake()
