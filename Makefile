@@ -68,7 +68,7 @@ bench: $(INSTALLED) $(DEV) ## run the benchmarks (ARGS=... goes to them)
 	$(PY) -m benchmarks $(ARGS)
 
 .PHONY: fuzz
-fuzz: $(MADE) ## fuzz the compiled core with clang, or replay its corpus with gcc (ARGS=600 for ten minutes)
+fuzz: $(MADE) ## fuzz the compiled core, and sketches, with clang, or replay the corpus with gcc (ARGS=600 for ten minutes each)
 	$(PY) tests/fuzz/run.py $(ARGS)
 
 .PHONY: asan
