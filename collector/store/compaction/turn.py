@@ -169,7 +169,7 @@ class Turn:
             if self._shedding and edge.after:  # a rung between the finest and the coarsest
                 self._lost["shed_sketches"] += len(slots)
                 slots = {}
-            pairs = [one for slot, sketch in slots.items() for one in (slot, sketch.encode())]
+            pairs = [one for slot, sketch in slots.items() for one in (b"%d" % slot, sketch.encode())]
             found.append([len(fields), len(slots), *pairs])
         return found
 
@@ -246,7 +246,8 @@ async def _merge(edge: Edge, number: int, fields: dict[bytes, bytes]) -> dict[in
         part = slice(at, at + _SKETCHES)
         found, bad = Sketch.fold(names[part], blobs[part], 0, SLOTS, ratio)
         for slot, sketch in found.items():
-            slots.setdefault(first + slot, Sketch()).merge(sketch)
+            if slots.setdefault(first + slot, sketch) is not sketch:
+                slots[first + slot].merge(sketch)
         for field, error in bad:  # not of ours: it costs itself only
             log.error(event("compaction.bad_sketch", field=field.decode(errors="replace"), error=error))
         await asyncio.sleep(0)
