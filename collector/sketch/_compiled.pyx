@@ -32,7 +32,7 @@ cdef extern from "weighted.h" nogil:
     ctypedef struct tally:
         pass
     ctypedef enum fault:
-        READ, CUT_SHORT, UNKNOWN, NUMBER_OUT_OF_RANGE, BIN_OUT_OF_ORDER, BYTES_AFTER
+        NO_FAULT, CUT_SHORT, UNKNOWN, NUMBER_OUT_OF_RANGE, BIN_OUT_OF_ORDER, BYTES_AFTER
     void weighted_start(weighted *)
     weighted *roomy_start(roomy *)
     int weighted_copy(weighted *, const weighted *)
@@ -213,7 +213,7 @@ cdef class Sketch:
     @cython.binding(True)  # the limited API has no other class methods
     def decode(cls, bytes blob not None):
         cdef fault found = read(blob)
-        if found != READ:
+        if found != NO_FAULT:
             raise ValueError(wrong(found, blob))
         return sketch_of(&room.as_)
 
@@ -315,7 +315,7 @@ cdef Sketch merged(int place, const int *next, list names, list blobs, list bad)
     cdef fault found
     while place >= 0:
         found = read(blobs[place])
-        if found != READ:
+        if found != NO_FAULT:
             bad.append((names[place], wrong(found, blobs[place])))
         elif begun:
             tally_add(&total, &room.as_)

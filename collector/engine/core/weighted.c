@@ -185,7 +185,7 @@ static void get_dense(struct side *to, source *from, int fractional)
 
 fault weighted_read(weighted *to, const uint8_t *bytes, size_t length)
 {
-    source from = {bytes, bytes + length, READ};
+    source from = {bytes, bytes + length, NO_FAULT};
     if (length < HEADER) return CUT_SHORT;
     int version = *from.at++, flags = *from.at++, fractional = flags & FRACTIONAL;
     if (version != VERSION || flags & ~FLAGS) return UNKNOWN;

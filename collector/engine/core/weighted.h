@@ -36,7 +36,7 @@ void weighted_scale(weighted *made, double weight);
 int weighted_rank(const weighted *made, double q, int *side, uint32_t *bin);
 
 /* What is wrong with bytes that are no sketch. */
-typedef enum { READ, CUT_SHORT, UNKNOWN, NUMBER_OUT_OF_RANGE, BIN_OUT_OF_ORDER, BYTES_AFTER } fault;
+typedef enum { NO_FAULT, CUT_SHORT, UNKNOWN, NUMBER_OUT_OF_RANGE, BIN_OUT_OF_ORDER, BYTES_AFTER } fault;
 
 /* Reads a sketch out of whatever bytes, into room for all bins. */
 fault weighted_read(weighted *to, const uint8_t *bytes, size_t length);
