@@ -18,7 +18,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP_LOCKED := $(PY) -m pip install --quiet --require-hashes --only-binary :all: -r
-CORE_SOURCE := $(wildcard collector/engine/_core.pyx collector/engine/*.px[di] collector/engine/core/*.[ch] collector/store/_packed.pyx)
+CORE_SOURCE := $(wildcard collector/engine/_core.pyx collector/engine/*.px[di] collector/engine/core/*.[ch] collector/store/_packed.pyx collector/sketch/_compiled.pyx)
+BUILT := collector/engine/_core*.so collector/store/_packed*.so collector/sketch/_compiled*.so
 CONFIG ?= config/collector.yaml
 
 # The stamps, in their order.
@@ -67,7 +68,7 @@ bench: $(INSTALLED) $(DEV) ## run the benchmarks (ARGS=... goes to them)
 	$(PY) -m benchmarks $(ARGS)
 
 .PHONY: fuzz
-fuzz: $(MADE) ## fuzz the compiled core with clang, or replay its corpus with gcc (ARGS=600 for ten minutes)
+fuzz: $(MADE) ## fuzz the compiled core, and sketches, with clang, or replay the corpus with gcc (ARGS=600 for ten minutes each)
 	$(PY) tests/fuzz/run.py $(ARGS)
 
 .PHONY: asan
@@ -104,7 +105,7 @@ lock: $(MADE) ## write the lock files anew (ARGS=--upgrade for the newest versio
 .PHONY: clean
 clean: ## remove .venv and everything that was built
 	rm -rf $(VENV) .clients build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f collector/engine/_core.c collector/store/_packed.c collector/engine/_core*.so collector/store/_packed*.so
+	rm -f collector/engine/_core.c collector/store/_packed.c collector/sketch/_compiled.c $(BUILT)
 	find collector tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The set-up.
@@ -137,7 +138,7 @@ $(DEV): requirements-dev.lock $(RUNTIME)
 # not be built is told here once more.
 $(INSTALLED): pyproject.toml setup.py $(CORE_SOURCE) $(RUNTIME)
 	@echo "installing collector"
-	@rm -f $(VENV)/.installed-* collector/engine/_core*.so collector/store/_packed*.so
+	@rm -f $(VENV)/.installed-* $(BUILT)
 	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@test "$(COLLECTOR_NATIVE)" = no || ls collector/engine/_core*.so >/dev/null 2>&1 || \
 		echo "collector: no compiled core, the pure-Python engine is used (COLLECTOR_NATIVE=yes shows why)"

@@ -1,8 +1,9 @@
 """The part of the build that pyproject.toml cannot say: the compiled core and the packages.
 
 The core (`collector/engine/_core.pyx` over the plain C of `collector/engine/core/`) is optional:
-without it the collector runs on its pure-Python engine. So is `collector/store/_packed.pyx`, which
-stands in for `packed.py`. The variable COLLECTOR_NATIVE decides:
+without it the collector runs on its pure-Python engine. So are `collector/store/_packed.pyx`, which
+stands in for `packed.py`, and `collector/sketch/_compiled.pyx`, which stands in for `pure.py` there and
+shares some of the C. The variable COLLECTOR_NATIVE decides:
 
     auto (default)   build it when its source is there and a compiler works; else say so and go on
     yes              build it, or fail
@@ -25,6 +26,8 @@ SWITCH = "COLLECTOR_NATIVE"
 CORE = Path("collector/engine/_core.pyx")
 CORE_IN_C = Path("collector/engine/core")
 PACKED = Path("collector/store/_packed.pyx")
+SKETCH = Path("collector/sketch/_compiled.pyx")
+SKETCH_IN_C = ("sketch.c", "total.c", "weighted.c")
 ARGUMENTS = ["-std=c11", "-O3"]
 LIMITED_API: Any = {"py_limited_api": True, "define_macros": [("Py_LIMITED_API", "0x030B0000")]}
 
@@ -61,6 +64,15 @@ def core_extensions(native: str) -> list[Extension]:
         Extension(
             "collector.store._packed",
             sources=[str(PACKED)],
+            extra_compile_args=ARGUMENTS,
+            optional=optional,
+            **LIMITED_API,
+        ),
+        Extension(
+            "collector.sketch._compiled",
+            sources=[str(SKETCH), *(str(CORE_IN_C / name) for name in SKETCH_IN_C)],
+            depends=sorted(map(str, CORE_IN_C.glob("*.h"))),
+            include_dirs=[str(CORE_IN_C)],
             extra_compile_args=ARGUMENTS,
             optional=optional,
             **LIMITED_API,

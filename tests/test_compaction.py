@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +15,7 @@ from harness import server
 from redis.asyncio import Redis
 from rollup_rig import START, Rig, on, point, read
 
-from collector.model import CounterPoint, Kind, Series
+from collector.model import CounterPoint, Kind, Series, TimerPoint
 from collector.retention import Ladder
 from collector.rules import Glob, SeriesRule
 from collector.sketch import Sketch
@@ -227,6 +228,46 @@ def test_a_chunk_that_changes_while_its_sketches_are_merged_is_refused_and_done_
         assert not await rig.client.exists(b"%b:60:%d" % (base, chunk * 10 // 60))
 
     on(path, "changed", test)
+
+
+def test_many_collectors_and_damaged_sketches_roll_up_and_read_alike(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Five collectors in each slot of a chunk, more than are merged at once; what is no sketch costs itself
+    only, in questions and in roll-ups, and is logged by its field.
+    """
+
+    async def test(rig: Rig) -> None:
+        timer = MATES[2]
+        await rig.compactor.open(rig.now)
+        await rig.write(START + 5, TimerPoint(timer, Sketch().encode(), array("d")))
+        key = b"%b:10:%d" % (rig.keys.base(b"d", timer), START // 1200)
+        for slot in range(120):
+            sketch = Sketch()
+            sketch.add([slot + 1.0, -1.0])
+            names = [b"%d:c%d.1" % (slot, n) for n in range(5)]
+            await rig.client.hset(key, mapping=dict.fromkeys(names, sketch.encode()))
+        await rig.client.hset(key, mapping={b"7:bad.1": b"\x01\x00", b"strange": b""})
+
+        async def seen(step: int) -> list[tuple[int, float, float, float]]:
+            (points,) = await rig.reader.sketches([timer], START, START + 1200, step)
+            return [(at, one.count, one.sum, one.max) for at, one in points]
+
+        fine, by_minute = await seen(10), await seen(60)
+        assert fine == [(START + 10 * n, 10, 5.0 * n, n + 1) for n in range(120)]
+        assert {(one.count, one.max) for one in await rig.reader.merged([timer], START, START + 1200)} == {
+            (1200, 120)
+        }
+        assert "store.bad_sketch field=7:bad.1" in caplog.text
+        assert "store.bad_sketch field=strange" in caplog.text
+        rig.now = START + 1300.0
+        await rig.compact([timer])
+        assert await rig.client.exists(key.replace(b":10:%d" % (START // 1200), b":60:%d" % (START // 7200)))
+        assert await seen(60) == by_minute
+        assert [count for _, count, _, _ in by_minute] == [60.0] * 20
+        assert "compaction.bad_sketch field=7:bad.1" in caplog.text
+
+    on(path, "damaged", test)
 
 
 def test_every_shard_has_its_turn_even_when_the_clock_runs_ahead(path: str) -> None:

@@ -1,4 +1,4 @@
-"""The fuzz target of the core: its corpus replayed, and a short run of the fuzzer."""
+"""The fuzz targets: their corpus replayed, and a short run of the fuzzer."""
 
 from __future__ import annotations
 
@@ -21,35 +21,41 @@ def fuzzing() -> ModuleType:
     return module
 
 
+LEAST = {"core": 40, "sketch": 8}  # inputs in the corpus
+SECONDS = {"core": 15, "sketch": 4}
+
+
+@pytest.mark.parametrize("name", LEAST)
 @pytest.mark.skipif(not shutil.which("gcc"), reason="no gcc to build it with")
-def test_the_corpus_is_clean_under_the_sanitizers(tmp_path: Path) -> None:
+def test_the_corpus_is_clean_under_the_sanitizers(tmp_path: Path, name: str) -> None:
     """No error of memory, no undefined behaviour, and nothing that the core says of itself is wrong."""
     run = fuzzing()
     try:
-        run.build(tmp_path / "replay", "gcc", fuzzer=False)
+        run.build(tmp_path / "replay", "gcc", fuzzer=False, name=name)
     except subprocess.CalledProcessError as error:
         if "lasan" in error.stderr or "lubsan" in error.stderr:
             pytest.skip("this gcc comes without the sanitizers' libraries")
         raise AssertionError(error.stderr) from None
-    inputs = run.inputs()
-    assert len(inputs) > 40
+    inputs = run.inputs(name)
+    assert len(inputs) > LEAST[name]
     done = subprocess.run([tmp_path / "replay", *inputs], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"{len(inputs)} inputs" in done.stdout
 
 
+@pytest.mark.parametrize("name", SECONDS)
 @pytest.mark.skipif(not shutil.which("clang"), reason="no clang, so no libFuzzer")
-def test_a_short_run_of_the_fuzzer_finds_nothing(tmp_path: Path) -> None:
-    """Fifteen seconds of inputs made from the corpus; `make fuzz ARGS=600` goes on for longer."""
+def test_a_short_run_of_the_fuzzer_finds_nothing(tmp_path: Path, name: str) -> None:
+    """Some seconds of inputs made from the corpus; `make fuzz ARGS=600` goes on for longer."""
     run = fuzzing()
     try:
-        run.build(tmp_path / "fuzz", "clang", fuzzer=True)
+        run.build(tmp_path / "fuzz", "clang", fuzzer=True, name=name)
     except subprocess.CalledProcessError as error:
         if "clang_rt" in error.stderr:
             pytest.skip("this clang comes without libFuzzer")
         raise AssertionError(error.stderr) from None
     (tmp_path / "found").mkdir()
-    options = ["-max_total_time=15", "-max_len=2000", f"-artifact_prefix={tmp_path}/"]
-    command = [tmp_path / "fuzz", *options, tmp_path / "found", run.CORPUS]
+    options = [f"-max_total_time={SECONDS[name]}", "-max_len=2000", f"-artifact_prefix={tmp_path}/"]
+    command = [tmp_path / "fuzz", *options, tmp_path / "found", run.CORPUS / name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

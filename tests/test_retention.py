@@ -165,4 +165,5 @@ def test_what_a_series_takes_is_told() -> None:
     """Dense, in the store, about: the default of a counter is some 50 kB."""
     retention = RetentionSettings()
     assert retention.counters.bytes(Kind.COUNTER) == pytest.approx(50_000, rel=0.1)
+    assert retention.timers.bytes(Kind.TIMER) == pytest.approx(250_000, rel=0.1)
     assert retention.sets.bytes(Kind.SET) > 10**7

@@ -1,4 +1,4 @@
-"""The quantile sketch: bins, quantiles, merging, bytes."""
+"""The quantile sketch: bins, quantiles, merging, bytes; the one in Python, and the compiled one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import itertools
 import math
 import random
 import struct
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,14 +19,41 @@ from collector.sketch import (
     MIN_INDEX,
     RELATIVE_ERROR,
     SCALE,
-    Sketch,
+    SketchInPython,
     bin_bounds,
     bin_index,
     finite_sum,
 )
+from collector.sketch import Sketch as Compiled
+
+TWINS: dict[str, Any] = {"python": SketchInPython, "compiled": Compiled}
+needs_compiled = pytest.mark.skipif(
+    Compiled.__name__ != "Sketch", reason="nothing compiled in this installation"
+)
+
+Sketch: Any = SketchInPython  # the twin that a test is run with
 
 
-def sketch_of(*values: float, weight: float = 1.0) -> Sketch:
+@pytest.fixture(
+    autouse=True, scope="module", params=["python", pytest.param("compiled", marks=needs_compiled)]
+)
+def each_twin(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test with both."""
+    global Sketch  # noqa: PLW0603
+    Sketch = TWINS[request.param]
+    yield
+    Sketch = SketchInPython
+
+
+FIRST = bytes([-1 - MIN_INDEX & 0x7F | 0x80, -1 - MIN_INDEX >> 7])  # the number of bin -1, where 1 lies
+
+
+def middle_of(index: int) -> float:
+    """A value in a bin, away from its bounds."""
+    return float(2.0 ** ((index + 0.5) / SCALE))
+
+
+def sketch_of(*values: float, weight: float = 1.0) -> Any:
     """A sketch of some values."""
     sketch = Sketch()
     sketch.add(values, weight)
@@ -125,19 +154,24 @@ def test_merging_leaves_the_other_sketch_as_it_was() -> None:
 
 
 @pytest.mark.parametrize(
-    "sketch",
+    ("values", "weight"),
     [
-        Sketch(),
-        sketch_of(0),
-        sketch_of(1, 1, 2, -5, 0),
-        sketch_of(1, 2, 3, weight=1 / 0.3),
-        sketch_of(5, weight=1e9),
-        sketch_of(5, weight=2.0**60),
-        sketch_of(5e-324, LARGEST, -LARGEST, -5e-324),
+        ((), 1.0),
+        ((0,), 1.0),
+        ((1, 1, 2, -5, 0), 1.0),
+        ((1, 2, 3), 1 / 0.3),
+        ((5,), 1e9),
+        ((5,), 2.0**60),
+        ((5,), 1e300),
+        ((5e-324, LARGEST, -LARGEST, -5e-324), 1.0),
+        (range(-1000, 1000), 1.0),
+        (range(-1000, 1000), 0.7),
+        (tuple(2.0 ** (n / 32 - 0.01) for n in range(-1300, 2100)), 1.0),
     ],
 )
-def test_a_sketch_reads_back_from_its_bytes(sketch: Sketch) -> None:
-    """Whole weights and fractions, empty sides, the outermost bins."""
+def test_a_sketch_reads_back_from_its_bytes(values: tuple[float, ...], weight: float) -> None:
+    """Whole weights and fractions, empty sides, the outermost bins, and all of them at once."""
+    sketch = sketch_of(*values, weight=weight)
     again = Sketch.decode(sketch.encode())
     assert again == sketch
     assert (again.positive, again.negative, again.zero) == (sketch.positive, sketch.negative, sketch.zero)
@@ -153,14 +187,41 @@ def test_the_bytes_are_those_of_the_drawing() -> None:
     """Stored data must stay readable: version, flags, four doubles, then varints."""
     blob = sketch_of(1, 1, 2, -1, 0).encode()
     head = struct.pack("<BBdddd", 1, 0, 5, 3, -1, 2)
-    first = -1 - MIN_INDEX  # 1 lies in bin -1, and 2 in bin 31
-    varint = bytes([first & 0x7F | 0x80, first >> 7])
-    assert blob == head + b"\x01" + b"\x02" + varint + b"\x02" + b"\x20\x01" + b"\x01" + varint + b"\x01"
+    assert blob == head + b"\x01" + b"\x02" + FIRST + b"\x02" + b"\x20\x01" + b"\x01" + FIRST + b"\x01"
+
+
+def test_bins_that_lie_close_together_have_no_gaps() -> None:
+    """The dense form: how many in a row, the first, a weight each; here of the negative side alone."""
+    blob = sketch_of(-1, -1, *(-bin_bounds(n)[1] for n in (0, 1, 3)), 1).encode()
+    head = struct.pack("<BBdddd", 1, 4, 6, Sketch.decode(blob).sum, -bin_bounds(3)[1], 1)
+    assert blob == head + b"\x00" + b"\x01" + FIRST + b"\x01" + b"\x05" + FIRST + b"\x02\x01\x01\x00\x01"
+
+
+def test_of_two_forms_the_shorter_one_is_written() -> None:
+    """As many empty bins between as gaps are saved, and the sparse one stays; fractions make a bin dearer."""
+    flags = [sketch_of(*map(middle_of, bins)).encode()[1] for bins in ((0, 1, 3), (0, 2), (0, 3))]
+    assert flags == [2, 0, 0]
+    assert sketch_of(*map(middle_of, range(4)), weight=1.5).encode()[1] == 1 | 2
+    assert sketch_of(*map(middle_of, (0, 1, 2, 4)), weight=1.5).encode()[1] == 1
+
+
+def test_what_was_written_before_there_was_a_dense_form_is_read() -> None:
+    """A blob of 100 bins, a gap each."""
+    head = struct.pack("<BBdddd", 1, 0, 100, 250, 1, 4)
+    sketch = Sketch.decode(head + b"\x00" + b"\x64" + FIRST + b"\x01" + b"\x01\x01" * 99 + b"\x00")
+    assert sketch.positive == dict.fromkeys(range(-1, 99), 1.0)
+    assert len(sketch.encode()) < len(head) + 1 + 110
 
 
 def test_whole_weights_are_small() -> None:
-    """A sketch of 1000 values within a factor of ten takes some 300 bytes."""
-    assert len(sketch_of(*range(100, 1000)).encode()) < 300
+    """A sketch of 1000 values within a factor of ten takes some 170 bytes, 34 of them ahead of the bins."""
+    assert len(sketch_of(*range(100, 1000)).encode()) < 170
+
+
+def test_nothing_but_weights_of_the_right_kind_is_written() -> None:
+    """A weight beyond 2^53 is no whole number that everybody reads."""
+    assert sketch_of(5, weight=2.0**53).encode()[1] == 0
+    assert sketch_of(5, weight=2.0**54).encode()[1] == 1
 
 
 @settings(max_examples=300, deadline=None)
@@ -181,15 +242,29 @@ def test_a_cut_sketch_is_refused(cut: int) -> None:
         Sketch.decode(sketch_of(1, 2, 300, -4).encode()[:cut])
 
 
+ODD_NUMBERS = [
+    *[(math.nan, 1, 1, 1), (1, math.nan, 1, 1), (1, 1, math.nan, 1), (1, 1, 1, math.nan)],
+    *[(-1, 1, 1, 1), (1, math.inf, 1, 1), (1, -math.inf, 1, 1)],
+]
+
+
 @pytest.mark.parametrize(
     "blob",
     [
         sketch_of(1).encode() + b"\0",
         b"\x02" + sketch_of(1).encode()[1:],
-        b"\x01\x02" + sketch_of(1).encode()[2:],
+        b"\x01\x08" + sketch_of(1).encode()[2:],
         sketch_of(1).encode()[:35] + b"\x01" + b"\xff\x7f" + b"\x01\x00",  # a bin beyond the last
         sketch_of(1).encode()[:35] + b"\x02\x01\x01\x00\x01\x00",  # the same bin twice
-        sketch_of(1).encode()[:34] + b"\xff" * 200 + b"\x00\x00\x00",  # a weight beyond a double
+        sketch_of(1).encode()[:34] + b"\xff" * 200 + b"\x00\x00\x00",  # a weight beyond 63 bits
+        sketch_of(1).encode()[:34] + b"\x80" * 9 + b"\x00\x00\x00",  # zero, in ten bytes
+        b"\x01\x02"
+        + sketch_of(1).encode()[2:35]
+        + b"\x02\x80\x1a\x01\x01\x00",  # in a row beyond the last bin
+        b"\x01\x02" + sketch_of(1).encode()[2:35] + b"\xff" * 8 + b"\x7f\x00",  # a row without end
+        b"\x01\x01" + sketch_of(1).encode()[2:34] + struct.pack("<d", -1.0) + b"\x00\x00",
+        b"\x01\x01" + sketch_of(1).encode()[2:34] + struct.pack("<d", math.nan) + b"\x00\x00",
+        *(struct.pack("<BBdddd", 1, 0, *four) + bytes(3) for four in ODD_NUMBERS),
     ],
 )
 def test_another_version_and_strange_bins_are_refused(blob: bytes) -> None:
@@ -222,3 +297,54 @@ def test_absurd_values_do_not_make_the_sum_infinite() -> None:
     sketch.add([-LARGEST] * 3, 10)
     assert math.isfinite(sketch.sum)
     assert Sketch.decode(sketch.encode()) == sketch
+
+
+def test_a_sketch_says_what_is_in_it_and_is_no_key() -> None:
+    """It can change, so it has no hash; it equals what has the same bytes, and nothing else."""
+    sketch = sketch_of(1, 2.5)
+    assert repr(sketch) == "Sketch(count=2.0, sum=3.5, min=1.0, max=2.5)"
+    assert sketch == sketch_of(2.5, 1)
+    assert sketch not in (sketch_of(1), 3.5, None)
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(sketch)
+
+
+def test_a_sketch_scales_as_its_values_weigh() -> None:
+    """Each value twice and a half: the same as having added it so; with no weight there is no bin."""
+    sketch = sketch_of(-2, 0, 1, 1)
+    sketch.scale(2.5)
+    assert sketch == sketch_of(-2, 0, 1, 1, weight=2.5)
+    sketch.scale(0)
+    assert (sketch.count, sketch.positive, sketch.negative) == (0, {}, {})
+
+
+# ---------------------------------------------------------------------- many at once
+
+
+def test_a_fold_merges_slot_by_slot() -> None:
+    """Names begin with a slot; others are left out, and what is no sketch is told and costs itself only."""
+    names = [b"7:a.1", b"6", b"11:a.2", b"12:a.2", b"6:b.9", b"5:a.1", b"8:a.1", b"x:1", b"", b"1" * 10]
+    blobs = [sketch_of(float(n + 1)).encode() for n in range(len(names))]
+    blobs[6] = b"\x01"
+    found, bad = Sketch.fold(names, blobs, 6, 12, 3)
+    assert list(found) == [2, 3]
+    assert (found[2], found[3]) == (sketch_of(1, 2, 5), sketch_of(3))
+    nameless = [(name, "sketch without a slot") for name in (b"x:1", b"", b"1" * 10)]
+    assert bad == [*nameless, (b"8:a.1", "sketch cut short")]
+    assert Sketch.fold([], [], 0, 120, 1) == ({}, [])
+    with pytest.raises(ValueError, match=r"names|zip"):
+        Sketch.fold([b"1"], [], 0, 120, 1)
+
+
+def test_a_fold_is_what_merging_one_by_one_gives() -> None:
+    """Bins, and the sum rounded in the order of arrival; a fold leaves nothing behind for the next."""
+    chance = random.Random(5)
+    parts = [
+        sketch_of(*(chance.gauss(0, 10.0 ** chance.randint(-9, 9)) for _ in range(9))) for _ in range(50)
+    ]
+    for size in (1, 2, 50, 3):
+        whole = Sketch()
+        for part in parts[:size]:
+            whole.merge(part)
+        found, bad = Sketch.fold([b"3"] * size, [part.encode() for part in parts[:size]], 0, 120, 1)
+        assert (found, bad) == ({3: whole}, [])

@@ -38,12 +38,12 @@ def timestamp(at: float) -> Number:
 def histogram(sketch: Sketch) -> dict[str, Any]:
     """A sketch as a native histogram: buckets of [boundary rule, left, right, count], values ascending."""
     buckets: list[list[Any]] = []
-    for index in sorted(sketch.negative, reverse=True):
+    for index, weight in sorted(sketch.negative.items(), reverse=True):
         lower, upper = bin_bounds(index)
-        buckets.append([_OPEN_RIGHT, number(-upper), number(-lower), number(sketch.negative[index])])
+        buckets.append([_OPEN_RIGHT, number(-upper), number(-lower), number(weight)])
     if sketch.zero:
         buckets.append([_CLOSED, "0", "0", number(sketch.zero)])
-    for index in sorted(sketch.positive):
+    for index, weight in sorted(sketch.positive.items()):
         lower, upper = bin_bounds(index)
-        buckets.append([_OPEN_LEFT, number(lower), number(upper), number(sketch.positive[index])])
+        buckets.append([_OPEN_LEFT, number(lower), number(upper), number(weight)])
     return {"count": number(sketch.count), "sum": number(sketch.sum), "buckets": buckets}

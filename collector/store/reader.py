@@ -26,6 +26,7 @@ from collector.store.keys import LETTERS, KeySpace
 from collector.store.numbers import read_number
 from collector.store.reading import members, slots
 from collector.store.reading.plan import Piece, Points, Reach, by_step, middle, pieces, stitched, target
+from collector.store.reading.turns import Turns
 from collector.store.registry import Registry
 from collector.store.topology import Topology, topology_of
 
@@ -102,9 +103,13 @@ class Reader:
         low, high = middle(start, end, coarse)
         for first, last, step in ((start, low, None), (low, high, coarse), (high, end, None)):
             if first < last:
-                for sketch, points in zip(whole, await self.sketches(series, first, last, step), strict=True):
+                found = await self.sketches(series, first, last, step)
+                turns = Turns()
+                for sketch, points in zip(whole, found, strict=True):
                     for _, one in points:
                         sketch.merge(one)
+                    points.clear()  # freeing all of them at once would take long, too
+                    await turns.give()
         return whole
 
     async def uniques(
@@ -188,7 +193,14 @@ class Reader:
             wanted = await self._wanted([series[index] for index in again], start, end, None)
             for index, levels in zip(again, await read(self._store, wanted), strict=True):
                 found[index] = stitched(levels)
-        return [by_step(points, step, join) for points, _ in found]
+        joined: list[Points[V]] = []
+        turns = Turns()
+        found.reverse()
+        while found:  # each is freed when it was joined: all of them at once would hold the loop
+            points, _ = found.pop()
+            joined.append(by_step(points, step, join))
+            await turns.give()
+        return joined
 
     def _own(self, series: Series) -> list[int]:
         return [rung.resolution for rung in self._retention.ladder(series).rungs]

@@ -191,42 +191,28 @@ void sketch_free(sketch *made)
     free(made);
 }
 
-/* -- as bytes ----------------------------------------------------------------------------------------------- */
+/* -- with weights, and as bytes ----------------------------------------------------------------------------- */
 
-enum { VERSION = 1, HEADER = 2 + 4 * 8, VARINT_MOST = 10, GAP_MOST = 2 };
-
-static uint8_t *put_varint(uint8_t *to, uint64_t number)
+static void weigh(const struct bins *bins, double weight, struct side *to)
 {
-    for (; number > 0x7f; number >>= 7) *to++ = (uint8_t)(number | 0x80);
-    *to++ = (uint8_t)number;
-    return to;
-}
-
-static uint8_t *put_double(uint8_t *to, double value)
-{
-    uint64_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    for (int n = 0; n < 8; n++) *to++ = (uint8_t)(bits >> 8 * n);
-    return to;
-}
-
-static uint32_t used(const struct bins *bins)
-{
-    uint32_t found = 0;
-    for (uint32_t n = 0; n < bins->length; n++) found += bins->counts[n] != 0;
-    return found;
-}
-
-static uint8_t *put_bins(uint8_t *to, const struct bins *bins, uint64_t weight)
-{
-    uint32_t before = 0;
-    to = put_varint(to, used(bins));
     for (uint32_t n = 0; n < bins->length; n++) {
         if (!bins->counts[n]) continue;
-        to = put_varint(to, bins->first + n - before);
-        to = put_varint(to, bins->counts[n] * weight);
-        before = bins->first + n;
+        to->bins[to->length] = (uint16_t)(bins->first + n);
+        to->weights[to->length++] = (double)bins->counts[n] * weight;
     }
+}
+
+weighted *sketch_weigh(const sketch *made, double weight, roomy *room)
+{
+    weighted *to = roomy_start(room);
+    double sum = total_rounded(&made->sum) * weight;
+    to->count = (double)made->count * weight;
+    to->sum = fmin(fmax(sum, -DBL_MAX), DBL_MAX);
+    to->least = made->least;
+    to->largest = made->largest;
+    to->zero = (double)made->zero * weight;
+    weigh(&made->positive, weight, &to->sides[0]);
+    weigh(&made->negative, weight, &to->sides[1]);
     return to;
 }
 
@@ -237,23 +223,11 @@ int sketch_fits(const sketch *made, double weight)
 
 size_t sketch_most(const sketch *made)
 {
-    size_t bins = (size_t)used(&made->positive) + used(&made->negative);
-    return HEADER + 3 * VARINT_MOST + bins * (GAP_MOST + VARINT_MOST);
+    return weighted_most((size_t)made->positive.length + made->negative.length);
 }
 
 size_t sketch_encode(const sketch *made, double weight, uint8_t *to)
 {
-    uint8_t *start = to;
-    uint64_t times = (uint64_t)weight;
-    double sum = total_rounded(&made->sum) * weight;
-    *to++ = VERSION;
-    *to++ = 0; /* all weights are whole numbers */
-    to = put_double(to, (double)(made->count * times));
-    to = put_double(to, fmin(fmax(sum, -DBL_MAX), DBL_MAX));
-    to = put_double(to, made->least);
-    to = put_double(to, made->largest);
-    to = put_varint(to, made->zero * times);
-    to = put_bins(to, &made->positive, times);
-    to = put_bins(to, &made->negative, times);
-    return (size_t)(to - start);
+    roomy room;
+    return weighted_write(sketch_weigh(made, weight, &room), to);
 }

@@ -1,4 +1,4 @@
-/* Samples as counts in bins, as collector/sketch.py has them: bin i takes what is above bound i - 1, up to bound i.
+/* Samples as counts in bins, as collector/sketch has them: bin i takes what is above bound i - 1, up to bound i.
  * The bounds are Python's, so that no value falls into another bin here than there. Nothing here takes a lock. */
 #ifndef COLLECTOR_SKETCH_H
 #define COLLECTOR_SKETCH_H
@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "total.h"
+#include "weighted.h"
 
 /* Takes the upper bounds, ascending; to be called once, before any sketch is made. */
 void sketch_bounds(const double *bounds, uint32_t length);
@@ -29,7 +30,9 @@ void sketch_free(sketch *made);
 /* Whether a sketch, each of its values `weight` times, can be written: a weight without a fraction, and no count
  * beyond the integers that a double holds. */
 int sketch_fits(const sketch *made, double weight);
-/* Writes it as collector/sketch.py draws it; the length. There must be room for sketch_most(). */
+/* The same with weights, each of its values `weight` times. */
+weighted *sketch_weigh(const sketch *made, double weight, roomy *room);
+/* Writes it as collector/sketch draws it; the length. There must be room for sketch_most(). */
 size_t sketch_encode(const sketch *made, double weight, uint8_t *to);
 size_t sketch_most(const sketch *made);
 

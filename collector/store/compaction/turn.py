@@ -33,6 +33,7 @@ SWEEP_SECONDS: Final = 86400
 _SERIES: Final = {Kind.COUNTER: 25, Kind.GAUGE: 25, Kind.TIMER: 8, Kind.SET: 8}
 _ENTRIES: Final = 500  # registry entries read, or removed, between two turns of the event loop
 _DIRTY: Final = 100
+_SKETCHES: Final = 250  # merged between two turns of the event loop: 0.1 ms, and 5 ms if they use all bins
 _REST: Final = 4.0  # a call's time, so many times over, is rested after it while there is time
 
 _KINDS: Final = {letter: kind for kind, letter in LETTERS.items()}
@@ -164,12 +165,11 @@ class Turn:
         )
         found: list[list[Part]] = []
         for (_, number), fields in zip(part, chunks, strict=True):
-            slots = _merge(edge, number, fields)
-            await asyncio.sleep(0)
+            slots = await _merge(edge, number, fields)
             if self._shedding and edge.after:  # a rung between the finest and the coarsest
                 self._lost["shed_sketches"] += len(slots)
                 slots = {}
-            pairs = [one for slot, sketch in slots.items() for one in (slot, sketch.encode())]
+            pairs = [one for slot, sketch in slots.items() for one in (b"%d" % slot, sketch.encode())]
             found.append([len(fields), len(slots), *pairs])
         return found
 
@@ -236,15 +236,19 @@ class Turn:
         await asyncio.sleep(max(0.0, min(took * _REST, self._until - time.monotonic())))
 
 
-def _merge(edge: Edge, number: int, fields: dict[bytes, bytes]) -> dict[int, Sketch]:
+async def _merge(edge: Edge, number: int, fields: dict[bytes, bytes]) -> dict[int, Sketch]:
     """The sketches of a chunk by the slot of the coarser chunk that they belong to."""
     ratio = edge.coarser // edge.finer
     first = number % ratio * (SLOTS // ratio)
+    names, blobs = list(fields), list(fields.values())
     slots: dict[int, Sketch] = {}
-    for field, blob in fields.items():
-        slot = first + int(field.partition(b":")[0]) // ratio
-        try:
-            slots.setdefault(slot, Sketch()).merge(Sketch.decode(blob))
-        except ValueError as error:  # not of ours: it costs itself only
-            log.error(event("compaction.bad_sketch", field=field.decode(errors="replace"), error=str(error)))
+    for at in range(0, len(names), _SKETCHES):
+        part = slice(at, at + _SKETCHES)
+        found, bad = Sketch.fold(names[part], blobs[part], 0, SLOTS, ratio)
+        for slot, sketch in found.items():
+            if slots.setdefault(first + slot, sketch) is not sketch:
+                slots[first + slot].merge(sketch)
+        for field, error in bad:  # not of ours: it costs itself only
+            log.error(event("compaction.bad_sketch", field=field.decode(errors="replace"), error=error))
+        await asyncio.sleep(0)
     return slots

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
+from collector.logfmt import event
 from collector.model import Number
 from collector.retention import SLOTS
 from collector.sketch import Sketch
@@ -18,6 +20,8 @@ from collector.store.reading.plan import Piece, Points
 from collector.store.topology import Topology
 
 V = TypeVar("V")
+
+log = logging.getLogger(__name__)
 
 _SCRIPT: Final = Script("gather.lua")
 _CHUNKS: Final = 64  # chunks of one call: about two milliseconds of the server's time
@@ -43,14 +47,16 @@ async def _read(
 ) -> list[Levels[V]]:
     found: list[Levels[V]] = [[(piece.resolution, []) for piece in pieces] for _, _, pieces in wanted]
     room = asyncio.Semaphore(_CALLS)
+    placing = asyncio.Lock()  # one at a time: each holds the loop for a while
 
     async def read(indices: list[int], pieces: tuple[Piece, ...]) -> None:
         keys = [wanted[index][1] for index in indices]
         spans = [one for piece in pieces for one in (piece.resolution, *piece.chunks)]
         async with room:
             reply = await _SCRIPT.run(store, keys, [how, *spans])
-            for index, chunks in zip(indices, reply, strict=True):
-                await _place(found[index], pieces, chunks, add)
+            async with placing:
+                for index, chunks in zip(indices, reply, strict=True):
+                    await _place(found[index], pieces, chunks, add)
 
     tasks = [asyncio.create_task(read(*call)) for call in _calls(wanted)]
     try:
@@ -109,13 +115,10 @@ def _add_numbers(points: Points[Number], piece: Piece, begin: int, text: bytes) 
 
 
 def _add_sketches(points: Points[Sketch], piece: Piece, begin: int, fields: list[bytes]) -> None:
-    slots: dict[int, Sketch] = {}
-    for field, blob in zip(fields[::2], fields[1::2], strict=True):
-        at = begin + int(field.partition(b":")[0]) * piece.resolution
-        if not piece.start <= at < piece.end:
-            continue
-        if at in slots:
-            slots[at].merge(Sketch.decode(blob))
-        else:
-            slots[at] = Sketch.decode(blob)
-    points += sorted(slots.items(), key=lambda point: point[0])
+    """One call for a chunk: 120 sketches of each collector, some 40 microseconds."""
+    resolution = piece.resolution
+    low, high = (-(-(at - begin) // resolution) for at in (piece.start, piece.end))
+    found, bad = Sketch.fold(fields[::2], fields[1::2], max(low, 0), min(high, SLOTS), 1)
+    points += [(begin + slot * resolution, sketch) for slot, sketch in found.items()]
+    for field, error in bad:  # not of ours: it costs itself only
+        log.error(event("store.bad_sketch", field=field.decode(errors="replace"), error=error))
