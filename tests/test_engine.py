@@ -99,12 +99,15 @@ def test_counters_are_exact() -> None:
         "b:9223372036854775807|c",
     )
     send(made, *["c:0.1|c"] * 10, "c:4503599627370496|c", "d:0.5|c", "d:0.5|c", "e:1|c|@0.3")
+    send(made, "f:1:9223372036854775807:-9223372036854775808|c|@0.3", "g:1e300:1:-1e300|c|@0.7")
     found = gathered(made)
     assert found["ca"] == 18014398509481986
     assert found["cb"] == pytest.approx(2.0**64)
     assert found["cc"] == 4503599627370497
     assert found["cd"] == 1.0
     assert found["ce"] == pytest.approx(10 / 3)
+    assert found["cf"] == 0  # summed first, weighed then
+    assert found["cg"] == pytest.approx(1 / 0.7)
 
 
 def test_a_rate_is_a_weight_on_every_part_of_a_timer() -> None:

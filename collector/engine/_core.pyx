@@ -259,7 +259,7 @@ cdef class Core:
         if state != C_SET:
             real = value
             given = number_of_integer(value) if whole else number_of_real(real)
-            if state == C_COUNTER and not whole and fabs(real) * max(weight, 1.0) >= EXACT_LIMIT:
+            if state == C_COUNTER and not whole and fabs(real) >= EXACT_LIMIT:
                 return False
         pthread_mutex_lock(&self.core.mutex)
         cdef cell *to = self.cell_of(series, state, weight)

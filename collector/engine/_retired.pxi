@@ -142,7 +142,7 @@ cdef class Retired:
     cdef tuple entry(self, cell *one, uint32_t keep):
         """What a cell gathered:
 
-        counter  (weight, integer sum, parts of the sum of the others)
+        counter  (weight, integer sum, parts of the sum of the others; neither is weighed)
         gauge    (value or None, move, milliseconds)
         timer    (weight, sketch as bytes in which each sample counts once, the newest `keep` samples as bytes)
         """

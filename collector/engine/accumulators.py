@@ -6,7 +6,9 @@ The hot loop of the engine writes into the attributes marked "hot" directly; eve
 
 from __future__ import annotations
 
+import math
 from array import array
+from collections.abc import Sequence
 from typing import Final
 
 from collector.model import (
@@ -19,50 +21,46 @@ from collector.model import (
     TimerPoint,
     clamp_integer,
 )
-from collector.sketch import Sketch, finite_sum, saturated
+from collector.sketch import LARGEST, Sketch, finite_sum, saturated
 from collector.statsd.lines import Move, Value
 
-_MANY: Final = 4096  # fractions held one by one
+_UNITS: Final = 1074  # every double is a whole number of 2^-1074
 
 
 class CounterAccumulator:
-    """Whole increments are summed as integers, fractions aside, so that neither blurs the other.
-
-    The sum of the fractions is the rounded sum of them all: when many have come, they become that sum and
-    what its rounding left.
+    """Increments are summed without any rounding, for each weight apart; they are weighed, and rounded once,
+    at the end. So neither the order nor the grouping in which they came shows.
 
     hot: each head that means this series has a running total in a table of its own; `heads` lists
     (weight, table, name).
     """
 
-    __slots__ = ("fractions", "heads", "series", "whole")
+    __slots__ = ("_fractions", "_whole", "heads", "series")
 
     def __init__(self, series: Series) -> None:
         self.series = series
-        self.whole = 0
-        self.fractions: list[float] = []
+        self._whole: dict[float, int] = {}
+        self._fractions: dict[float, int] = {}  # in units of 2^-1074
         self.heads: list[tuple[float, dict[str, int], str]] = []
 
     def add(self, value: Value, weight: float, at: int) -> None:
         """Adds one increment, 1/rate times."""
-        assert isinstance(value, int | float)
-        if isinstance(value, int) and weight.is_integer():
-            self.whole += value * int(weight)
+        if isinstance(value, int):
+            self._whole[weight] = self._whole.get(weight, 0) + value
         else:
-            self.fractions.append(saturated(value * weight))
-            if len(self.fractions) > _MANY:
-                total = finite_sum(self.fractions)
-                self.fractions = [total, finite_sum([*self.fractions, -total])]
+            assert isinstance(value, float)
+            self._fractions[weight] = self._fractions.get(weight, 0) + _in_units(value)
 
     def point(self) -> CounterPoint:
         """The sum of everything: exact below 2^63 unless fractions came."""
         for weight, totals, name in self.heads:
             self.add(totals[name], weight, 0)
-        if not self.fractions:
-            return CounterPoint(self.series, clamp_integer(self.whole))
-        near = float(self.whole)
-        rest = float(self.whole - int(near))  # what a double does not hold of a large integer
-        return CounterPoint(self.series, finite_sum([near, rest, *self.fractions]))
+        if not self._fractions and all(weight.is_integer() for weight in self._whole):
+            whole = sum(value * int(weight) for weight, value in self._whole.items())
+            return CounterPoint(self.series, clamp_integer(whole))
+        total = sum((value << _UNITS) * _in_units(weight) for weight, value in self._whole.items())
+        total += sum(units * _in_units(weight) for weight, units in self._fractions.items())
+        return CounterPoint(self.series, _rounded(total, 2 * _UNITS))
 
 
 class GaugeAccumulator:
@@ -95,14 +93,19 @@ class GaugeAccumulator:
 
 
 class TimerAccumulator:
-    """Samples by weight. hot: the list of each weight."""
+    """Samples by weight. hot: the list of each weight.
 
-    __slots__ = ("_raw", "newest", "series", "sketch")
+    Each weight has a sketch in which a sample counts once, and the sum of its samples without any rounding:
+    how often they were folded does not show.
+    """
+
+    __slots__ = ("_raw", "_sketches", "_sums", "newest", "series")
 
     def __init__(self, series: Series) -> None:
         self.series = series
         self._raw: dict[float, list[Number]] = {}
-        self.sketch = Sketch()
+        self._sketches: dict[float, Sketch] = {}
+        self._sums: dict[float, int] = {}  # in units of 2^-1074
         self.newest = array("d")
 
     def raw(self, weight: float) -> list[Number]:
@@ -123,7 +126,10 @@ class TimerAccumulator:
         """Moves the samples into the sketch, keeping the newest raw; how many no longer are."""
         before = len(self.newest)
         for weight, values in self._raw.items():
-            self.sketch.add(values, weight)
+            if not values:
+                continue
+            self._sketches.setdefault(weight, Sketch()).add(values)
+            self._sums[weight] = self._sums.get(weight, 0) + _exact_sum(values)
             before += len(values)
             self.newest.extend(values[max(0, len(values) - keep) :])
             values.clear()
@@ -134,7 +140,9 @@ class TimerAccumulator:
 
     def point(self) -> TimerPoint:
         """The sketch of all samples, and the newest of them; `fold` comes first."""
-        return TimerPoint(self.series, self.sketch.encode(), self.newest)
+        for weight, sketch in self._sketches.items():
+            sketch.sum = _rounded(self._sums[weight], _UNITS)
+        return TimerPoint(self.series, weighed(self._sketches).encode(), self.newest)
 
 
 class SetAccumulator:
@@ -158,8 +166,56 @@ class SetAccumulator:
         return SetPoint(self.series, members)
 
 
+def weighed(sketches: dict[float, Sketch]) -> Sketch:
+    """The sketch of samples of several weights, of which each has one in `sketches` where it counts once.
+
+    It takes them over. The sum of each weight is rounded before it is weighed, and once more that of all.
+    """
+    for weight, sketch in sketches.items():
+        if weight != 1.0:
+            sketch.scale(weight)
+    merged, *others = (sketches[weight] for weight in sorted(sketches))  # doubles add up by their order
+    if others:
+        total = finite_sum([merged.sum, *(other.sum for other in others)])
+        for other in others:
+            merged.merge(other)
+        merged.sum = total
+    return merged
+
+
 def _finite(value: Number) -> Number:
     return saturated(value) if isinstance(value, float) else value
+
+
+def _in_units(value: float) -> int:
+    """A finite double in units of 2^-1074."""
+    numerator, denominator = value.as_integer_ratio()
+    return numerator << (_UNITS + 1 - denominator.bit_length())  # a denominator is a power of two
+
+
+def _rounded(total: int, bits: int) -> float:
+    """The double nearest to total / 2^bits, `saturated`."""
+    try:
+        return total / (1 << bits)
+    except OverflowError:
+        return LARGEST if total > 0 else -LARGEST
+
+
+def _exact_sum(values: Sequence[float]) -> int:
+    """The sum of finite numbers in units of 2^-1074.
+
+    What is left of the values without their rounded sum is summed again, until nothing is: few rounds, and
+    each costs a small part of turning every value into units.
+    """
+    total = 0
+    rest = list(values)
+    try:
+        while part := math.fsum(rest):
+            total += _in_units(part)
+            rest.append(-part)
+    except OverflowError:
+        return sum(map(_in_units, values))
+    return total
 
 
 Accumulator = CounterAccumulator | GaugeAccumulator | TimerAccumulator | SetAccumulator

@@ -32,7 +32,7 @@ from collector.engine.interval import PureInterval
 from collector.engine.native_interval import Names, NativeInterval
 from collector.engine.pure import PureEngine
 from collector.model import GaugeMode, Kind, Series, Window
-from collector.sketch import BOUNDS, saturated
+from collector.sketch import BOUNDS
 from collector.statsd.events import event_end
 from collector.statsd.lines import Move, Profile, Value, parse_head
 from collector.statsd.refusal import Refusal
@@ -325,8 +325,8 @@ class NativeEngine(PureEngine):
         try:
             if not self._core.add(number, state, weight, plain, moves, at):
                 assert isinstance(plain, float)
-                self._core.add(number, state, 1.0, 0.0, False, at)  # so that the series has a cell
-                self._gathering.huge.setdefault(series.key, []).append(saturated(plain * weight))
+                self._core.add(number, state, weight, 0.0, False, at)  # so that the series has a cell
+                self._gathering.huge.setdefault(series.key, []).append((weight, plain))
         except MemoryError:
             self.limit_hits["memory"] += 1
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 from collector.engine import _core
-from collector.engine.accumulators import CounterAccumulator, GaugeAccumulator
+from collector.engine.accumulators import CounterAccumulator, GaugeAccumulator, weighed
 from collector.engine.interface import Limits
 from collector.engine.interval import RAW_SAMPLES, PureInterval
 from collector.model import CounterPoint, GaugePoint, Point, Series, SetPoint, TimerPoint, Window
@@ -80,7 +80,9 @@ class NativeInterval(PureInterval):
         self._engine = engine
         self._cells: _core.Retired | None = None
         self._names: dict[int, Series] | None = None  # of its own, where the core has forgotten them
-        self.huge: dict[str, list[float]] = {}  # increments that no exact sum in the core can hold
+        self.huge: dict[
+            str, list[tuple[float, float]]
+        ] = {}  # (weight, increment) that no sum in the core can hold
         self.turn = 0
 
     def of(self, series: Series, start: int | None = None) -> Any:
@@ -141,22 +143,21 @@ class NativeInterval(PureInterval):
     def _counter(self, series: Series, entries: list[tuple[float, int, list[float]]]) -> CounterPoint:
         counter = CounterAccumulator(series)
         for weight, whole, parts in entries:
-            counter.add(whole, weight, 0)
-            counter.fractions += parts
-        counter.fractions += self.huge.get(series.key, [])  # such a series has parts too, so it comes here
+            for value in (whole, *parts):
+                counter.add(value, weight, 0)
+        for weight, value in self.huge.get(series.key, ()):  # such a series has parts too, so it comes here
+            counter.add(value, weight, 0)
         return counter.point()
 
     def _timer(self, series: Series, entries: list[tuple[float, bytes, bytes]], keep: int) -> TimerPoint:
-        sketch = Sketch()
+        parts: dict[float, Sketch] = {}
         newest = array("d")
         total = 0
         for weight, encoded, samples in entries:
-            part = Sketch.decode(encoded)
-            total += int(part.count)
-            part.scale(weight)
-            sketch.merge(part)
+            parts[weight] = Sketch.decode(encoded)
+            total += int(parts[weight].count)
             newest.frombytes(samples)
         del newest[:-keep]
         if total > len(newest):
             self._limit_hits["samples"] += total - len(newest)
-        return TimerPoint(series, sketch.encode(), newest)
+        return TimerPoint(series, weighed(parts).encode(), newest)

@@ -150,9 +150,6 @@ void cell_clear(cell *cell)
 
 /* -- values ----------------------------------------------------------------------------------------------- */
 
-/* The largest number that an exact sum takes. */
-#define LARGEST 0x1.fffffffffffffp959
-
 static double saturated(double value) { return fmin(fmax(value, -DBL_MAX), DBL_MAX); }
 
 int cell_count(cell *cell, number value)
@@ -161,7 +158,7 @@ int cell_count(cell *cell, number value)
         cell->as.sum.whole += value.as.integer;
         return 1;
     }
-    return exact_add(&cell->as.sum.fractions, saturated(value.as.real * cell->weight));
+    return exact_add(&cell->as.sum.fractions, value.as.real);
 }
 
 /* So many samples before they are folded: 8 KiB, which stay in the near caches, and far more than are kept, so that
@@ -320,7 +317,7 @@ static void merge_gauges(cell *to, const cell *from)
     }
 }
 
-/* Adds what `from` gathered before its weight and its series were known; 0 if memory did not suffice. */
+/* Adds what `from` gathered before its series was known; 0 if memory did not suffice. */
 static int merge(core *core, cell *to, cell *from, int state)
 {
     int whole = 1;
@@ -328,8 +325,7 @@ static int merge(core *core, cell *to, cell *from, int state)
     case COUNTER:
         to->as.sum.whole += from->as.sum.whole;
         for (uint16_t n = 0; from->as.sum.fractions && n < from->as.sum.fractions->length; n++)
-            whole &= exact_add(&to->as.sum.fractions,
-                               fmin(fmax(from->as.sum.fractions->parts[n] * to->weight, -LARGEST), LARGEST));
+            whole &= exact_add(&to->as.sum.fractions, from->as.sum.fractions->parts[n]);
         return whole;
     case TIMER:
         return merge_samples(to, from, core->limits.samples);

@@ -148,7 +148,7 @@ struct cell {
     union {
         struct {
             __extension__ __int128 whole; /* integers: no sum of 64-bit numbers can leave it */
-            exact *fractions;             /* the others, times the weight */
+            exact *fractions;             /* the others; Python weighs both when the window is read */
         } sum;
         struct {
             union {

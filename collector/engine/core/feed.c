@@ -115,19 +115,16 @@ static int add_number(core *core, cell *to, int state, number value, int moves, 
     }
 }
 
-/* What a plain number may be multiplied by without leaving the range of exact sums. */
-#define MOST_WEIGHT (EXACT_LIMIT / 1e8)
-
 /* Whether the core reads all values of a line itself: plain numbers with ":" between them, and not so large
  * that an exact sum could overflow. */
-static int all_plain(const record *line, double weight)
+static int all_plain(const record *line)
 {
     const char *end = line->tail - 1;
     for (const char *at = line->value;;) {
         const char *stop = find_plain(at, end, ':', ':', ':');
         number value;
         if (!number_scan(at, (size_t)(stop - at), &value)) return 0;
-        if (!value.is_integer && fabs(value.as.real) * fmax(weight, 1.0) >= EXACT_LIMIT) return 0;
+        if (!value.is_integer && fabs(value.as.real) >= EXACT_LIMIT) return 0;
         if (stop == end) return 1;
         at = stop + 1;
     }
@@ -153,8 +150,7 @@ static enum stop add_values(core *core, head *head, cell *waiting, record *line,
 {
     int state = waiting ? waiting->state : head->state;
     size_t length = (size_t)(line->tail - 1 - line->value);
-    int is_plain = line->is_plain && (line->number.is_integer || head->weight < MOST_WEIGHT);
-    if (state == SET ? !length : !is_plain && !all_plain(line, head->weight)) return ODD_VALUES;
+    if (state == SET ? !length : !line->is_plain && !all_plain(line)) return ODD_VALUES;
     int is_known = line->cell != NULL; /* and so is the hash of a member */
     cell *to = waiting ? waiting : is_known ? line->cell : cell_of(core, line);
     if (!to) {
@@ -164,7 +160,7 @@ static enum stop add_values(core *core, head *head, cell *waiting, record *line,
     if (state == SET) {
         uint32_t hash = is_known ? line->member_hash : member_hash(core, line->value, length);
         if (!cell_add_member(core, to, hash, line->value, length)) count(core, &core->no_memory);
-    } else if (is_plain) {
+    } else if (line->is_plain) {
         if (!add_number(core, to, state, line->number, 0, now)) count(core, &core->no_memory);
     } else {
         add_packed(core, to, state, line, now);

@@ -76,7 +76,7 @@ IN_WAY static inline enum stop WAY(take_line)(core *core, feeder *feeder, record
             cell->as.sum.whole += line->number.as.integer;
             return DONE;
         }
-        if (head->state == TIMER && cell->as.samples.length < cell->as.samples.room && head->weight < MOST_WEIGHT) {
+        if (head->state == TIMER && cell->as.samples.length < cell->as.samples.room) {
             cell->as.samples.values[cell->as.samples.length++] = number_real(line->number);
             return DONE;
         }
