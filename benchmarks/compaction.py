@@ -259,8 +259,14 @@ async def _busy_timers(store: _Store, timers: int) -> None:
                 found = {b"%d%b" % (slot, ending): chance.choice(blobs[resolution]) for slot in range(SLOTS)}
                 pipeline.hset(b"%b:%d:%d" % (base, resolution, chunk), mapping=cast("Any", found))
         key = store.keys.base(b"t", one)
-        pipeline.zadd(key, {f"{chance.uniform(0, 99):.3f}:0123456789ab.7.{i}": store.end for i in range(200)})
+        pipeline.zadd(key, {_flushed(chance, i): store.end for i in range(200 // _SAMPLES)})
         await pipeline.execute()
+
+
+def _flushed(chance: random.Random, number: int) -> str:
+    """The raw samples of one flush, as the writer puts them."""
+    values = ",".join(f"{chance.uniform(0, 99):.3f}" for _ in range(_SAMPLES))
+    return f"{values}:0123456789ab.7.{number}"
 
 
 async def _busy_sets(store: _Store, sets: int) -> None:
