@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
@@ -17,6 +16,7 @@ from collector.sketch import Sketch
 from collector.store.commands import Script
 from collector.store.numbers import read_number
 from collector.store.reading.plan import Piece, Points
+from collector.store.reading.turns import Turns
 from collector.store.topology import Topology
 
 V = TypeVar("V")
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 _SCRIPT: Final = Script("gather.lua")
 _CHUNKS: Final = 64  # chunks of one call: about two milliseconds of the server's time
 _CALLS: Final = 4  # calls under way at once
-_HOLD: Final = 0.003  # seconds between two turns of the event loop
 
 Wanted = tuple[int, bytes, tuple[Piece, ...]]  # shard, what the keys start with, what is read
 Levels = list[tuple[int, Points[V]]]  # (resolution, points), the finest first
@@ -88,14 +87,12 @@ async def _place(
     add: Callable[[Points[V], Piece, int, Any], None],
 ) -> None:
     """Puts the reply for one series where it belongs; the loop gets its turn every few milliseconds."""
-    held = time.monotonic()
+    turns = Turns()
     by_resolution = {piece.resolution: (n, piece) for n, piece in enumerate(pieces)}
     for resolution, chunk, fields in zip(chunks[::3], chunks[1::3], chunks[2::3], strict=True):
         n, piece = by_resolution[resolution]
         add(levels[n][1], piece, chunk * SLOTS * resolution, fields)
-        if time.monotonic() - held > _HOLD:
-            await asyncio.sleep(0)
-            held = time.monotonic()
+        await turns.give()
 
 
 def _add_numbers(points: Points[Number], piece: Piece, begin: int, text: bytes) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Final
 
-HOLD: Final = 0.003  # seconds between two of them
+_HOLD: Final = 0.003  # seconds between two of them
 
 
 class Turns:
@@ -19,6 +19,6 @@ class Turns:
 
     async def give(self) -> None:
         """Lets others run, if that was long ago."""
-        if time.monotonic() - self._held > HOLD:
+        if time.monotonic() - self._held > _HOLD:
             await asyncio.sleep(0)
             self._held = time.monotonic()
