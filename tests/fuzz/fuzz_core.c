@@ -11,36 +11,15 @@
  * Here stands a small Python: it binds heads to series, refuses some, forgets some, adds values that the core
  * leaves to it, and reads what waits, so that all paths of the core are walked. Besides the sanitizers, what the
  * core says of itself is checked. */
-#include "failing_memory.h"
-#undef malloc
-#undef calloc
-#undef realloc
-#undef aligned_alloc
+#include "target.h"
 
 #include <math.h>
 #include <netinet/in.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "core.h"
 #include "senders.h"
-
-static unsigned fail_every, allocations;
-
-static int fails(void) { return fail_every && ++allocations % fail_every == 0; }
-void *failing_malloc(size_t size) { return fails() ? NULL : malloc(size); }
-void *failing_calloc(size_t count, size_t size) { return fails() ? NULL : calloc(count, size); }
-void *failing_realloc(void *old, size_t size) { return fails() ? NULL : realloc(old, size); }
-void *failing_aligned_alloc(size_t alignment, size_t size) { return fails() ? NULL : aligned_alloc(alignment, size); }
-
-#define CHECK(what) \
-    do { \
-        if (!(what)) { \
-            fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #what); \
-            abort(); \
-        } \
-    } while (0)
 
 enum { DATAGRAM_ENDS = 0xfe };
 enum { QUEUED = 1, SECOND_PROFILE = 2, READ = 4, FLUSH = 8, LATER = 16, POLICED = 32 };

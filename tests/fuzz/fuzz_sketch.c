@@ -5,34 +5,13 @@
  *
  * Besides the sanitizers, what holds of every sketch is checked: bins ascend, none is empty, and what is written
  * reads back as the same bytes. */
-#include "failing_memory.h"
-#undef malloc
-#undef calloc
-#undef realloc
-#undef aligned_alloc
+#include "target.h"
 
 #include <math.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "weighted.h"
-
-static unsigned fail_every, allocations;
-
-static int fails(void) { return fail_every && ++allocations % fail_every == 0; }
-void *failing_malloc(size_t size) { return fails() ? NULL : malloc(size); }
-void *failing_calloc(size_t count, size_t size) { return fails() ? NULL : calloc(count, size); }
-void *failing_realloc(void *old, size_t size) { return fails() ? NULL : realloc(old, size); }
-void *failing_aligned_alloc(size_t alignment, size_t size) { return fails() ? NULL : aligned_alloc(alignment, size); }
-
-#define CHECK(what) \
-    do { \
-        if (!(what)) { \
-            fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #what); \
-            abort(); \
-        } \
-    } while (0)
 
 static size_t bins_of(const weighted *one) { return (size_t)one->sides[0].length + one->sides[1].length; }
 

@@ -23,8 +23,6 @@ CORPUS: Final = HERE / "corpus"
 FOUND: Final = HERE / "found"
 CORE: Final = HERE.parent.parent / "collector" / "engine" / "core"
 SANITIZERS: Final = "address,undefined"
-
-
 TARGETS: Final = ("core", "sketch")
 
 
