@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Sequence
-from typing import Final
 
 from collector.model import (
     CounterPoint,
@@ -21,10 +20,8 @@ from collector.model import (
     TimerPoint,
     clamp_integer,
 )
-from collector.sketch import LARGEST, Sketch, finite_sum, saturated
+from collector.sketch import UNITS, Sketch, finite_sum, in_units, rounded, saturated
 from collector.statsd.lines import Move, Value
-
-_UNITS: Final = 1074  # every double is a whole number of 2^-1074
 
 
 class CounterAccumulator:
@@ -49,7 +46,7 @@ class CounterAccumulator:
             self._whole[weight] = self._whole.get(weight, 0) + value
         else:
             assert isinstance(value, float)
-            self._fractions[weight] = self._fractions.get(weight, 0) + _in_units(value)
+            self._fractions[weight] = self._fractions.get(weight, 0) + in_units(value)
 
     def point(self) -> CounterPoint:
         """The sum of everything: exact below 2^63 unless fractions came."""
@@ -58,9 +55,9 @@ class CounterAccumulator:
         if not self._fractions and all(weight.is_integer() for weight in self._whole):
             whole = sum(value * int(weight) for weight, value in self._whole.items())
             return CounterPoint(self.series, clamp_integer(whole))
-        total = sum((value << _UNITS) * _in_units(weight) for weight, value in self._whole.items())
-        total += sum(units * _in_units(weight) for weight, units in self._fractions.items())
-        return CounterPoint(self.series, _rounded(total, 2 * _UNITS))
+        total = sum((value << UNITS) * in_units(weight) for weight, value in self._whole.items())
+        total += sum(units * in_units(weight) for weight, units in self._fractions.items())
+        return CounterPoint(self.series, rounded(total, 2 * UNITS))
 
 
 class GaugeAccumulator:
@@ -141,7 +138,7 @@ class TimerAccumulator:
     def point(self) -> TimerPoint:
         """The sketch of all samples, and the newest of them; `fold` comes first."""
         for weight, sketch in self._sketches.items():
-            sketch.sum = _rounded(self._sums[weight], _UNITS)
+            sketch.sum = rounded(self._sums[weight], UNITS)
         return TimerPoint(self.series, weighed(self._sketches).encode(), self.newest)
 
 
@@ -187,20 +184,6 @@ def _finite(value: Number) -> Number:
     return saturated(value) if isinstance(value, float) else value
 
 
-def _in_units(value: float) -> int:
-    """A finite double in units of 2^-1074."""
-    numerator, denominator = value.as_integer_ratio()
-    return numerator << (_UNITS + 1 - denominator.bit_length())  # a denominator is a power of two
-
-
-def _rounded(total: int, bits: int) -> float:
-    """The double nearest to total / 2^bits, `saturated`."""
-    try:
-        return total / (1 << bits)
-    except OverflowError:
-        return LARGEST if total > 0 else -LARGEST
-
-
 def _exact_sum(values: Sequence[float]) -> int:
     """The sum of finite numbers in units of 2^-1074.
 
@@ -211,10 +194,10 @@ def _exact_sum(values: Sequence[float]) -> int:
     rest = list(values)
     try:
         while part := math.fsum(rest):
-            total += _in_units(part)
+            total += in_units(part)
             rest.append(-part)
     except OverflowError:
-        return sum(map(_in_units, values))
+        return sum(map(in_units, values))
     return total
 
 

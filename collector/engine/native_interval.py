@@ -80,9 +80,8 @@ class NativeInterval(PureInterval):
         self._engine = engine
         self._cells: _core.Retired | None = None
         self._names: dict[int, Series] | None = None  # of its own, where the core has forgotten them
-        self.huge: dict[
-            str, list[tuple[float, float]]
-        ] = {}  # (weight, increment) that no sum in the core can hold
+        # (weight, increment) by series, where no sum in the core can hold it.
+        self.huge: dict[str, list[tuple[float, float]]] = {}
         self.turn = 0
 
     def of(self, series: Series, start: int | None = None) -> Any:

@@ -37,10 +37,13 @@ from collector.sketch.bins import (
     MIN_INDEX,
     RELATIVE_ERROR,
     SCALE,
+    UNITS,
     bin_bounds,
     bin_index,
     bin_middle,
     finite_sum,
+    in_units,
+    rounded,
     saturated,
 )
 from collector.sketch.pure import SketchInPython
@@ -52,12 +55,15 @@ __all__ = [
     "MIN_INDEX",
     "RELATIVE_ERROR",
     "SCALE",
+    "UNITS",
     "Sketch",
     "SketchInPython",
     "bin_bounds",
     "bin_index",
     "bin_middle",
     "finite_sum",
+    "in_units",
+    "rounded",
     "saturated",
 ]
 

@@ -6,7 +6,6 @@ import math
 import sys
 from bisect import bisect_left
 from collections.abc import Iterable
-from fractions import Fraction
 from typing import Final
 
 SCALE: Final = 32  # bins an octave: scale 5
@@ -19,6 +18,7 @@ RELATIVE_ERROR: Final = (2 ** (1 / SCALE) - 1) / (2 ** (1 / SCALE) + 1)
 BOUNDS: Final = tuple(2.0 ** ((index + 1) / SCALE) for index in range(MIN_INDEX, MAX_INDEX + 1))
 
 LARGEST: Final = sys.float_info.max
+UNITS: Final = 1074  # bits behind the point of the smallest double
 
 
 def bin_index(value: float) -> int:
@@ -48,5 +48,18 @@ def finite_sum(values: Iterable[float]) -> float:
     try:
         return math.fsum(values)
     except OverflowError:  # a partial sum left the range; the whole may lie within it
-        exact = sum(map(Fraction, values), Fraction())
-        return float(min(max(exact, Fraction(-LARGEST)), Fraction(LARGEST)))
+        return rounded(sum(map(in_units, values)), UNITS)
+
+
+def in_units(value: float) -> int:
+    """A finite number in units of 2^-1074, which every double is a whole number of."""
+    numerator, denominator = value.as_integer_ratio()
+    return numerator << (UNITS + 1 - denominator.bit_length())  # a denominator is a power of two
+
+
+def rounded(total: int, bits: int) -> float:
+    """The double nearest to total / 2^bits, `saturated`."""
+    try:
+        return total / (1 << bits)
+    except OverflowError:
+        return LARGEST if total > 0 else -LARGEST
