@@ -112,6 +112,17 @@ def sketch_of(*values: float) -> Sketch:
     return sketch
 
 
+def neighbour(keys: KeySpace) -> Series:
+    """A counter of the same shard as HITS."""
+    some = (Series(Kind.COUNTER, f"n{n}") for n in range(1000))
+    return next(series for series in some if keys.shard(series) == keys.shard(HITS))
+
+
+def windows(count: int) -> list[Window]:
+    """Flush windows one after another."""
+    return [Window(WINDOW.start + n * RESOLUTION, WINDOW.end + n * RESOLUTION) for n in range(count)]
+
+
 # ---------------------------------------------------------------------- keys
 
 
@@ -255,21 +266,15 @@ def test_raw_samples_are_trimmed_to_the_newest(path: str, each: int) -> None:
 
     async def test(store: Store) -> None:
         values = array("d")
-        for n in range(60):
+        for n, window in enumerate(windows(60)):
             some = array("d", range(n * each, (n + 1) * each))
             values += some[-kept:]
-            window = Window(WINDOW.start + n * RESOLUTION, WINDOW.end + n * RESOLUTION)
             await store.write(TimerPoint(LATENCY, sketch_of(1).encode(), some), window=window)
             found = [value for _, value in await store.reader.samples(LATENCY, 10**6)]
             assert found == list(reversed(values))[: len(found)]
             assert min(kept, len(values)) <= len(found) <= kept + 8 * min(each, kept)
 
     on(path, f"trimmed{each}", test, samples=kept)
-
-
-def windows(count: int) -> list[Window]:
-    """Flush windows one after another."""
-    return [Window(WINDOW.start + n * RESOLUTION, WINDOW.end + n * RESOLUTION) for n in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -287,13 +292,9 @@ def test_a_total_is_exact_over_the_windows_of_a_batch(
     path: str, before: Number, increments: list[Number], expected: Number
 ) -> None:
     """Whole numbers at any size, fractions, and either upon the other; a neighbour is not touched."""
-    other = next(
-        series
-        for series in (Series(Kind.COUNTER, f"n{n}") for n in range(1000))
-        if KeySpace("m", 10).shard(series) == KeySpace("m", 10).shard(HITS)
-    )
 
     async def test(store: Store) -> None:
+        other = neighbour(store.keys)
         if before:
             await store.write(CounterPoint(HITS, before))
         for window, value in zip(windows(3), increments, strict=True):
@@ -492,17 +493,13 @@ def test_an_operation_that_fails_costs_only_itself(path: str) -> None:
     """A key of the wrong type loses its own point, named in the log; its neighbours are written."""
 
     async def test(store: Store) -> None:
-        neighbour = next(
-            series
-            for series in (Series(Kind.COUNTER, f"n{n}") for n in range(1000))
-            if store.keys.shard(series) == store.keys.shard(HITS)
-        )
+        other = neighbour(store.keys)
         key = store.keys.chunked(b"c", HITS, store.keys.chunk(NOW))
         await store.client.set(key, "not a hash")
-        await store.write(CounterPoint(HITS, 1), CounterPoint(neighbour, 2))
+        await store.write(CounterPoint(HITS, 1), CounterPoint(other, 2))
         assert store.writer.outbox.operation_errors == 1
         assert store.writer.outbox.lost["store_refused"] == 1
-        assert await store.reader.totals([neighbour]) == [2]
+        assert await store.reader.totals([other]) == [2]
 
     on(path, "wrongtype", test)
 

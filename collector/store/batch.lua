@@ -14,7 +14,7 @@
 --
 -- Reply: {1, seq, errors...} applied, {0, q} repeat, {-1, q} gap (q is -1 when there is none).
 
-local call, pcall_, format = redis.call, redis.pcall, string.format
+local call, pcall_ = redis.call, redis.pcall
 local seq, prev = tonumber(ARGV[1]), tonumber(ARGV[2])
 local q = tonumber(call('GET', KEYS[1]) or -1)
 if q >= seq then return {0, q} end
@@ -50,8 +50,6 @@ local function store(key, pairs_) spread('HSET', key, 1, #pairs_, pairs_) end
 local function fetch(key, fields)              -- values of a hash; a batch has no more than 1000 fields
   return #fields > 0 and try(key, 'HMGET', key, unpack(fields)) or {}
 end
-
-local function whole(value) return value % 1 == 0 and value < 2 ^ 53 and value > -2 ^ 53 end   -- and exact
 
 local k, a = 5, 4
 local ops = {}
@@ -130,7 +128,7 @@ local function save_totals()
     local sum = before and before + totals[field]
     if before and whole(before) and whole(sum) then
       kept[#kept + 1] = field
-      kept[#kept + 1] = format('%.0f', sum)
+      kept[#kept + 1] = number(sum)
     else
       add(KEYS[3], field, number(totals[field]))
     end
@@ -142,8 +140,8 @@ ops.C = function(key)                          -- counter: slot, increment, fiel
   local delta, field = ARGV[a + 1], ARGV[a + 2]
   add(key, ARGV[a], delta)
   a = a + 3
-  if #delta > 12 then return add(KEYS[3], field, delta) end
-  local sum = totals[field]                    -- of 500 such numbers no double is too small for
+  if #delta > 12 then return add(KEYS[3], field, delta) end   -- 500 of the shorter ones stay below 2^53
+  local sum = totals[field]
   if not sum then counted[#counted + 1] = field end
   totals[field] = (sum or 0) + delta
 end
