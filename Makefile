@@ -18,8 +18,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP_LOCKED := $(PY) -m pip install --quiet --require-hashes --only-binary :all: -r
-CORE_SOURCE := $(wildcard collector/engine/_core.pyx collector/engine/*.px[di] collector/engine/core/*.[ch] collector/store/_packed.pyx collector/sketch/_compiled.pyx)
-BUILT := collector/engine/_core*.so collector/store/_packed*.so collector/sketch/_compiled*.so
+TWINS := collector/store/_packed collector/store/reading/_fields collector/sketch/_compiled
+CORE_SOURCE := $(wildcard collector/engine/_core.pyx collector/engine/*.px[di] collector/engine/core/*.[ch] $(TWINS:=.pyx))
+BUILT := collector/engine/_core*.so $(TWINS:=*.so)
 CONFIG ?= config/collector.yaml
 
 # The stamps, in their order.
@@ -105,7 +106,7 @@ lock: $(MADE) ## write the lock files anew (ARGS=--upgrade for the newest versio
 .PHONY: clean
 clean: ## remove .venv and everything that was built
 	rm -rf $(VENV) .clients build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f collector/engine/_core.c collector/store/_packed.c collector/sketch/_compiled.c $(BUILT)
+	rm -f collector/engine/_core.c $(TWINS:=.c) $(BUILT)
 	find collector tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The set-up.

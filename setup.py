@@ -1,9 +1,9 @@
 """The part of the build that pyproject.toml cannot say: the compiled core and the packages.
 
 The core (`collector/engine/_core.pyx` over the plain C of `collector/engine/core/`) is optional:
-without it the collector runs on its pure-Python engine. So are `collector/store/_packed.pyx`, which
-stands in for `packed.py`, and `collector/sketch/_compiled.pyx`, which stands in for `pure.py` there and
-shares some of the C. The variable COLLECTOR_NATIVE decides:
+without it the collector runs on its pure-Python engine. So are `_packed.pyx` and `_fields.pyx` of the
+store, which stand in for `packed.py` and `fields.py` beside them, and `collector/sketch/_compiled.pyx`,
+which stands in for `pure.py` there and shares some of the C. The variable COLLECTOR_NATIVE decides:
 
     auto (default)   build it when its source is there and a compiler works; else say so and go on
     yes              build it, or fail
@@ -25,7 +25,7 @@ from setuptools.command.build_ext import build_ext
 SWITCH = "COLLECTOR_NATIVE"
 CORE = Path("collector/engine/_core.pyx")
 CORE_IN_C = Path("collector/engine/core")
-PACKED = Path("collector/store/_packed.pyx")
+STORE = ("collector.store._packed", "collector.store.reading._fields")
 SKETCH = Path("collector/sketch/_compiled.pyx")
 SKETCH_IN_C = ("sketch.c", "total.c", "weighted.c")
 ARGUMENTS = ["-std=c11", "-O3"]
@@ -61,12 +61,15 @@ def core_extensions(native: str) -> list[Extension]:
             optional=optional,
             **LIMITED_API,
         ),
-        Extension(
-            "collector.store._packed",
-            sources=[str(PACKED)],
-            extra_compile_args=ARGUMENTS,
-            optional=optional,
-            **LIMITED_API,
+        *(
+            Extension(
+                name,
+                sources=[name.replace(".", "/") + ".pyx"],
+                extra_compile_args=ARGUMENTS,
+                optional=optional,
+                **LIMITED_API,
+            )
+            for name in STORE
         ),
         Extension(
             "collector.sketch._compiled",

@@ -15,7 +15,7 @@ from harness import server
 from redis.asyncio import Redis
 from rollup_rig import START, Rig, on, point, read
 
-from collector.model import CounterPoint, Kind, Series, TimerPoint
+from collector.model import CounterPoint, GaugePoint, Kind, Series, TimerPoint
 from collector.retention import Ladder
 from collector.rules import Glob, SeriesRule
 from collector.sketch import Sketch
@@ -268,6 +268,47 @@ def test_many_collectors_and_damaged_sketches_roll_up_and_read_alike(
         assert "compaction.bad_sketch field=7:bad.1" in caplog.text
 
     on(path, "damaged", test)
+
+
+def test_fields_of_another_program_cost_themselves_only(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Questions log them, roll-ups leave them out, late samples find their place beside them."""
+
+    async def test(rig: Rig) -> None:
+        counter, gauge, timer = MATES[:3]
+        await rig.compactor.open(rig.now)
+        for slot in range(120):
+            at = START + 10 * slot
+            await rig.write(
+                at,
+                CounterPoint(counter, slot),
+                GaugePoint(gauge, slot, 0, at * 1000),
+                TimerPoint(timer, Sketch().encode(), array("d")),
+            )
+        foreign = {"x": 1, "7.5": 1, "-1": 1, "120": 1, "8": "y", "9": ""}
+        for letter, series in ((b"c", counter), (b"g", gauge), (b"d", timer)):
+            key = b"%b:10:%d" % (rig.keys.base(letter, series), START // 1200)
+            await rig.client.hset(key, mapping=foreign)
+
+        expected = [(START + 10 * slot, slot) for slot in range(120) if slot not in (8, 9)]
+        assert await read(rig, counter, START, START + 1200, 10) == expected
+        assert await read(rig, gauge, START, START + 1200, 10) == expected
+        for text in ('field=x error="no slot"', "field=7.5", "field=-1", "field=120", "field=8", "field=9"):
+            assert f"store.bad_number {text}" in caplog.text
+
+        rig.now = START + 1300.0
+        await rig.compact(MATES[:3])
+        for series, value in ((counter, 60 - 8 - 9 + 45), (gauge, 11)):
+            minutes = await read(rig, series, START, START + 1200, 60)
+            assert len(minutes) == 20
+            assert minutes[1] == (START + 60, value if series is gauge else sum({6, 7, 10, 11}))
+        await rig.write(
+            START + 5, CounterPoint(counter, 1000), TimerPoint(timer, Sketch().encode(), array("d"))
+        )
+        assert rig.writer.outbox.operation_errors == 0
+        await rig.compact(MATES[:3])
+        assert (await read(rig, counter, START, START + 60, 60))[0] == (START, 15 + 1000)
+
+    on(path, "foreign", test)
 
 
 def test_every_shard_has_its_turn_even_when_the_clock_runs_ahead(path: str) -> None:

@@ -85,7 +85,7 @@ local function there(letter, base, res, at, seconds)
   if letter == 'd' then
     for _, field in ipairs(try(base, 'HKEYS', base .. ending) or {}) do
       local found = tonumber(string.match(field, '^%d+'))
-      if found >= slot and found < slot + n then return true end
+      if found and found >= slot and found < slot + n then return true end
     end
     return false
   end

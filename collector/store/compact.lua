@@ -35,7 +35,8 @@ steps.mark = function()
   return {1}
 end
 
--- Each of these turns the fields of a chunk into those of the coarser one. `coarse` says in which slot one is.
+-- Each of these turns the fields of a chunk into those of the coarser one. `coarse` says in which slot one is,
+-- or nothing where another program put a field that is none of ours; that one is left out.
 
 -- A double holds sums up to 2^53 exactly; beyond that the server adds, with 64 bits, or as a long double where
 -- those do not suffice.
@@ -53,8 +54,10 @@ local function sums(fields, coarse, key)
   local sum, size, out = {}, {}, {}
   for n = 1, #fields, 2 do
     local slot, value = coarse(fields[n]), tonumber(fields[n + 1])
-    sum[slot] = (sum[slot] or 0) + value
-    size[slot] = (size[slot] or 0) + (value < 0 and -value or value)
+    if slot and value then
+      sum[slot] = (sum[slot] or 0) + value
+      size[slot] = (size[slot] or 0) + (value < 0 and -value or value)
+    end
   end
   for slot, value in pairs(sum) do
     if size[slot] < 2 ^ 53 then
@@ -69,8 +72,8 @@ end
 local function lasts(fields, coarse)
   local newest, value, out = {}, {}, {}
   for n = 1, #fields, 2 do
-    local at, slot = tonumber(fields[n]), coarse(fields[n])
-    if not newest[slot] or at > newest[slot] then newest[slot], value[slot] = at, fields[n + 1] end
+    local at, slot = tonumber(fields[n]), tonumber(fields[n + 1]) and coarse(fields[n])
+    if slot and (not newest[slot] or at > newest[slot]) then newest[slot], value[slot] = at, fields[n + 1] end
   end
   for slot, text in pairs(value) do out[#out + 1], out[#out + 2] = slot, text end
   return out
@@ -124,7 +127,10 @@ steps.roll = function()
       end
     else
       local first = chunk % k * SLOTS / k
-      local function coarse(slot) return first + math.floor(slot / k) end
+      local function coarse(field)
+        local slot = string.match(field, '^%d+$') and tonumber(field)
+        return slot and slot < SLOTS and first + math.floor(slot / k)
+      end
       fields = call('HGETALL', finer)
       if letter == 'c' then fields = sums(fields, coarse, coarser) else fields = lasts(fields, coarse) end
     end
