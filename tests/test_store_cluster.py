@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
-from clusters import ClusterProcesses, cluster, redis_only, sentinels
+from clusters import Certificates, ClusterProcesses, cluster, redis_only, sentinels
+from rollup_rig import SHORT, START, Rig, point, read
 from stores import Load, Store, opened
 
+from collector.errors import StoreError
+from collector.model import Kind, Series
 from collector.store.keys import hash_slot
-from collector.store.topology import Cluster
+from collector.store.settings import StoreSettings
+from collector.store.topology import Cluster, open_store
 
 
 async def _read(store: Store, load: Load, done: asyncio.Event) -> int:
@@ -104,6 +110,65 @@ def test_a_primary_is_killed_and_started_again(tmp_path: Path) -> None:
         uvloop.run(run(servers))
 
 
+async def _fill(rig: Rig, series: list[Series], slots: range) -> None:
+    """A point of each series in each of these slots."""
+    chance = random.Random(slots.start)
+    for slot in slots:
+        at = START + 10 * slot
+        await rig.write(at, *(point(one, at, chance) for one in series))
+
+
+async def _compacted(rig: Rig, series: list[Series]) -> bool:
+    """Whether a roll-up of all shards came through; each is tried."""
+    through = True
+    for one in series:
+        try:
+            await rig.compact([one])
+        except StoreError:
+            through = False
+    return through
+
+
+@redis_only
+def test_roll_ups_of_a_cluster_survive_a_slot_that_moves_and_a_node_that_is_killed(tmp_path: Path) -> None:
+    """What they could not do in one turn they do in the next: minutes of all kinds equal what was written."""
+
+    async def run(servers: ClusterProcesses) -> None:
+        topology = open_store(servers.url)
+        rig = Rig(topology, "rolled", SHORT, ())
+        series = [Series(kind, f"cluster.{n}") for kind in Kind for n in range(15)]
+        try:
+            await rig.compactor.open(rig.now)
+            await _fill(rig, series, range(0, 120, 4))
+            rig.now = START + 1300.0
+            source, target, victim = servers.primaries
+            slot = next(
+                found
+                for found in (hash_slot(rig.keys.base(b"c", one)) for one in series)
+                if source.command("CLUSTER", "COUNTKEYSINSLOT", found)
+            )
+            moving = asyncio.create_task(asyncio.to_thread(servers.move, slot, source, target, 0.05))
+            await _compacted(rig, series)
+            await moving
+            victim.kill()
+            assert not await _compacted(rig, series)
+            await asyncio.to_thread(victim.start)
+            while not await _compacted(rig, series):
+                await asyncio.sleep(0.1)
+            await _fill(rig, series, range(1, 5, 3))  # late
+            assert await _compacted(rig, series)
+            for one in series:
+                minutes = await read(rig, one, START, START + 1200, 60)
+                assert minutes == rig.truth.expected(one, START, START + 1200, 60), one
+            assert rig.compactor.counts.again
+        finally:
+            await rig.stop()
+            await topology.aclose()
+
+    with cluster("redis", tmp_path) as servers:
+        uvloop.run(run(servers))
+
+
 def test_sentinels_fail_over_under_load(tmp_path: Path) -> None:
     """The primary is killed, the replica becomes it: totals are equal, nothing is lost or doubled."""
 
@@ -135,3 +200,20 @@ def test_a_primary_that_is_demoted_takes_no_more(tmp_path: Path) -> None:
                 await load.check(store)
 
     uvloop.run(run())
+
+
+@redis_only
+def test_sentinels_fail_over_under_load_over_tls(tmp_path: Path) -> None:
+    """Sentinels, servers and the collector know each other by certificates only; totals are equal."""
+    certificates = Certificates(tmp_path)
+
+    async def run(url: str, kill: Callable[[], None]) -> None:
+        load = Load(100)
+        async with opened(url, StoreSettings(url=url, tls=certificates.client())) as store:
+            await load.run(store, 0.3)
+            kill()
+            await load.run(store, 1.0, 0.05)
+            await load.check(store)
+
+    with sentinels("redis", tmp_path, certificates) as servers:
+        uvloop.run(run(servers.url, servers.primary.kill))

@@ -115,6 +115,33 @@ def test_a_script_that_blocks_the_server_is_waited_for(server: ServerProcess) ->
     uvloop.run(run())
 
 
+@each_product
+def test_a_server_that_reads_its_data_after_a_start_is_waited_for(tmp_path: Path, product: str) -> None:
+    """LOADING: told, asked now and then, and the totals are equal once it has read all."""
+    slowly = ("--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024")
+
+    async def run(server: ServerProcess) -> None:
+        load = Load(50)
+        async with opened(url(server)) as store:
+            await load.round(store)
+            assert await store.sender.wait_idle(10)
+            server.command("MSET", *(word for n in range(2000) for word in (f"other:{n}", "x" * 100)))
+            server.command("SAVE")
+            server.kill()
+            await load.round(store)
+            starting = asyncio.create_task(asyncio.to_thread(server.start))
+            await store.until("loading the dataset")
+            retries = store.sender.retries
+            await asyncio.sleep(0.5)
+            assert store.sender.retries - retries <= 3
+            await starting
+            await load.check(store)
+            await store.until("")
+
+    with alone(product, tmp_path, *slowly) as server:
+        uvloop.run(run(server))
+
+
 def _endless(server: ServerProcess) -> None:
     try:
         server.command("EVAL", "while true do end", 0)
