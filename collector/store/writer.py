@@ -28,7 +28,7 @@ from collector.store.outbox import Outbox
 from collector.store.sender import Sender
 from collector.store.settings import Durability
 
-_EARLY: Final = 2**20  # bytes ready that are worth a round of sending while the rest is still encoded
+_EARLY: Final = 2**20  # bytes that are worth a round of sending while the rest is still encoded
 
 
 class _Known:
@@ -74,6 +74,7 @@ class Writer:
         self._known_chunk = -1
         self._kept: dict[tuple[int, int], tuple[int, int]] = {}
         self._building: dict[int, Encoder] = {}  # by shard
+        self._closed = 0  # bytes of batches that the sender was not woken for
 
     def write(self, window: Window, points: Collection[Point], now: float) -> None:
         """Adds points of a window to the batches being built; `now` is for the registry."""
@@ -155,7 +156,7 @@ class Writer:
             self._close(shard)
             await asyncio.sleep(0)
         self.outbox.bound()
-        self.sender.wake()
+        self._wake()
 
     def _encoder(self, shard: int) -> Encoder:
         """The batch that is being built; one that is full is closed, and the next begun."""
@@ -176,5 +177,10 @@ class Writer:
             ]
         )
         self.outbox.add(shard, batch)
-        if self.outbox.ready.bytes >= _EARLY:
-            self.sender.wake()
+        self._closed += batch.size
+        if self._closed >= _EARLY:
+            self._wake()
+
+    def _wake(self) -> None:
+        self._closed = 0
+        self.sender.wake()
