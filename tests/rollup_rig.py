@@ -88,13 +88,21 @@ class Rig:
 
     async def write(self, at: float, *points: Point) -> None:
         """Writes points of the window that holds a time, and notes them in the truth."""
+        self.put(at, *points)
+        await self.flush()
+
+    def put(self, at: float, *points: Point) -> None:
+        """The same, but sends nothing yet."""
         window = Window(int(at) // RESOLUTION * RESOLUTION, int(at) // RESOLUTION * RESOLUTION + RESOLUTION)
         self.writer.write(window, points, self.now)
+        self.truth.add(window, points)
+
+    async def flush(self) -> None:
+        """Sends what was put."""
         await self.writer.commit()
         if self._sending is None:
             self._sending = asyncio.create_task(self.writer.sender.run(self.client))
         assert await self.writer.sender.wait_idle(10), self.writer.sender.last_error
-        self.truth.add(window, points)
 
     async def compact(self, series: Iterable[Series]) -> None:
         """Rolls up the shards of some series."""

@@ -16,12 +16,13 @@ from redis.asyncio import Redis
 from rollup_rig import START, Rig, on, point, read
 
 from collector.model import CounterPoint, GaugePoint, Kind, Series, TimerPoint
-from collector.retention import Ladder
+from collector.retention import SLOTS, Ladder, RetentionSettings
 from collector.rules import Glob, SeriesRule
 from collector.sketch import Sketch
 from collector.store.compaction import Compactor, LeaseLostError
 from collector.store.compaction.edges import edges
 from collector.store.compaction.lease import Lease
+from collector.store.compaction.turn import GRACE, PATIENCE
 from collector.store.keys import LETTERS, KeySpace
 from collector.store.memory import MemoryGuard
 from collector.store.topology import Single
@@ -415,6 +416,46 @@ def test_chunks_wait_for_their_roll_up_and_then_live_as_long_as_their_rung(path:
         assert await rig.client.ttl(coarse) == pytest.approx(end + 30 * 86400 - rig.now, abs=5)
 
     on(path, "lives", test)
+
+
+def test_after_90_days_there_is_what_the_default_ladders_keep_and_no_more(path: str) -> None:
+    """Of a timer and a set with something in each chunk: those chunks are left, and all hours that are kept
+    equal what was written.
+    """
+
+    async def test(rig: Rig) -> None:
+        chance = random.Random(90)
+        timer, members = Series(Kind.TIMER, "days"), Series(Kind.SET, "days")
+        times = range(START, START + 90 * 86400, 1200)
+        await rig.compactor.open(rig.now)
+        for first in range(0, len(times), 18):
+            for at in times[first : first + 18]:
+                rig.put(at, point(timer, at, chance), point(members, at, chance))
+            await rig.flush()
+            await rig.advance(18 * 1200)
+            await rig.compact([timer, members])
+        await rig.advance(GRACE + 1)
+        await rig.compact([timer, members])
+        await rig.advance(PATIENCE + 1)
+
+        for series in (timer, members):
+            ladder, width = rig.retention.ladder(series), 1 if series.kind is Kind.SET else SLOTS
+            chain = [rung.resolution for rung in ladder.rungs]
+            spans = {edge.finer: edge.span for edge in edges(series.kind, chain)}  # rolled up at once
+            await agree(rig, series, {3600: ladder.longest})
+            left = set()
+            for rung in ladder.rungs:
+                own = rung.resolution * width
+                span = spans.get(rung.resolution, own)
+                left |= {
+                    (rung.resolution, at // own)
+                    for at in times
+                    if at // span * span + span + rung.life > rig.now
+                }
+            keys = await rig.client.keys(rig.keys.base(LETTERS[series.kind], series) + b":*")
+            assert {tuple(map(int, key.split(b":")[-2:])) for key in keys} == left
+
+    on(path, "days", test, settings=RetentionSettings())
 
 
 def test_a_series_that_is_not_seen_for_longer_than_its_ladder_is_swept(path: str) -> None:
