@@ -447,6 +447,20 @@ def test_a_range_answers_with_a_matrix_of_every_kind() -> None:
     on_server(test)
 
 
+def test_a_long_range_comes_whole() -> None:
+    """Thousands of numbers and hundreds of histograms in one series, which are printed and sent in parts."""
+
+    async def test(server: Server) -> None:
+        server.reader.add(Kind.GAUGE, "g", {-at: at for at in range(9000)})
+        server.reader.add(Kind.TIMER, "t", {-at: sketch_of(*range(at, 20 + at)) for at in range(500)})
+        ((gauge,), (timer,)) = [await server.result(f"{name}[3h]") for name in "gt"]
+        assert gauge["values"] == [[NOW - at, str(at)] for at in reversed(range(9000))]
+        counts = [(at, one["count"], one["sum"]) for at, one in timer["histograms"]]
+        assert counts == [(NOW - at, "20", str(sum(range(at, 20 + at)))) for at in reversed(range(500))]
+
+    on_server(test)
+
+
 def test_a_flush_in_the_middle_of_a_query_does_not_tear_totals_and_increments_apart() -> None:
     """They are read again when the total changed meanwhile: no point is short of what was flushed."""
 

@@ -441,7 +441,7 @@ def test_after_90_days_there_is_what_the_default_ladders_keep_and_no_more(path: 
         for series in (timer, members):
             ladder, width = rig.retention.ladder(series), 1 if series.kind is Kind.SET else SLOTS
             chain = [rung.resolution for rung in ladder.rungs]
-            spans = {edge.finer: edge.span for edge in edges(series.kind, chain)}  # rolled up at once
+            spans = {edge.finer: edge.span for edge in edges(series.kind, tuple(chain))}  # rolled up at once
             await agree(rig, series, {3600: ladder.longest})
             left = set()
             for rung in ladder.rungs:

@@ -11,35 +11,40 @@ start of its slot and tells what was true at its end.
 The store keeps increments and one running total, the one of now. A total of the past is that total less
 all increments since; so every answer about counters reads from its start up to now.
 
-Both reading and printing go in parts: a large answer never holds the event loop for long.
+Reading, printing and sending go in parts: a large answer never holds the event loop for long.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, Final, Protocol
 
-from collector.api.prometheus import histogram, number, timestamp
+from collector.api.prometheus import pair
 from collector.errors import CollectorError
 from collector.model import Kind, Number, Series
 from collector.promql import KIND, KIND_NAMES, NAME, QUANTILE, Selector
 from collector.sketch import Sketch
+from collector.turns import Turns
 
 LOOKBACK: Final = 300.0  # seconds, as in Prometheus
 _GAUGE_LOOKBACK: Final = 3600.0  # how long before `at` a gauge that was set again since is looked for
 _AHEAD: Final = 3600.0  # clients may stamp samples a little ahead; the running total has them already
 
-# Bounds on one query: with 10 s a slot, the most that is read is a million points.
+# Bounds on one query: with 10 s a slot, the most that is read is three million points.
 _MOST_SERIES: Final = 200_000
-_MOST_SERIES_SECONDS: Final = 10_000_000.0
+_MOST_SERIES_SECONDS: Final = 30_000_000.0
 # What is read at once, in series times seconds: about 10,000 numbers or 1,000 sketches, some 15 ms.
 _PART: Final = {Kind.COUNTER: 100_000.0, Kind.GAUGE: 100_000.0, Kind.SET: 600_000.0, Kind.TIMER: 10_000.0}
 _PART_SERIES: Final = 1000
 _READINGS: Final = 5  # flushes are seconds apart, a reading takes milliseconds
+
+# What is printed at once: some milliseconds.
+_VALUES: Final = 2000
+_HISTOGRAMS: Final = 50
+_PIECE: Final = 2**16  # characters of one part of the answer
 
 
 class Reader(Protocol):
@@ -73,8 +78,28 @@ class TooMuchError(CollectorError):
 Values = list[tuple[float, Number | Sketch]]
 
 
-async def answer(selector: Selector, reader: Reader, at: float, now: float) -> str:
-    """The `data` of /api/v1/query as JSON: a vector at `at`, or a matrix when the selector has a range.
+class _Text:
+    """Text in pieces that are never put together: 200 MB would hold the loop for a second."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._length = 0
+        self.pieces: list[bytes] = []
+
+    def add(self, part: str) -> None:
+        self._parts.append(part)
+        self._length += len(part)
+        if self._length >= _PIECE:
+            self.close()
+
+    def close(self) -> None:
+        self.pieces.append("".join(self._parts).encode())
+        self._parts, self._length = [], 0
+
+
+async def answer(selector: Selector, reader: Reader, at: float, now: float) -> list[bytes]:
+    """The `data` of /api/v1/query as JSON, in pieces: a vector at `at`, or a matrix when the selector has a
+    range.
 
     `now` is the time, in seconds as `at` is. Raises TooMuchError, and StoreError when the store is away.
     """
@@ -84,16 +109,20 @@ async def answer(selector: Selector, reader: Reader, at: float, now: float) -> s
     kinds: dict[str, set[Kind]] = {}
     for one in found:
         kinds.setdefault(one.name, set()).add(one.kind)
-    printed: list[str] = []
+    text, turns = _Text(), Turns()
+    text.add(f'{{"resultType":"{"vector" if selector.range is None else "matrix"}","result":[')
+    first = True
     for kind, part in question.parts(found):
         read = question.instant if selector.range is None else question.range
         for series, values in zip(part, await read(kind, part), strict=True):
             if values:
                 metric = _metric(series, selector, ambiguous=len(kinds[series.name]) > 1)
-                printed.append(json.dumps({"metric": metric, **question.printed(values)}))
-        await asyncio.sleep(0)
-    result_type = "vector" if selector.range is None else "matrix"
-    return f'{{"resultType":"{result_type}","result":[{",".join(printed)}]}}'
+                text.add(f'{"" if first else ","}{{"metric":{json.dumps(metric)},')
+                await question.print(values, text, turns)
+                first = False
+    text.add("]}")
+    text.close()
+    return text.pieces
 
 
 def _metric(series: Series, selector: Selector, *, ambiguous: bool) -> dict[str, str]:
@@ -238,13 +267,18 @@ class _Question:
             return points
         return [(at, one.quantile(wanted.value)) for at, one in points if isinstance(one, Sketch)]
 
-    def printed(self, values: Values) -> dict[str, Any]:
-        """The values under the key that Prometheus gives them."""
-        name = "histogram" if isinstance(values[0][1], Sketch) else "value"
-        pairs = [
-            [timestamp(at), histogram(one) if isinstance(one, Sketch) else number(one)] for at, one in values
-        ]
-        return {name: pairs[0]} if self._selector.range is None else {f"{name}s": pairs}
+    async def print(self, values: Values, text: _Text, turns: Turns) -> None:
+        """Adds the values under the key that Prometheus gives them."""
+        name, size = ("histogram", _HISTOGRAMS) if isinstance(values[0][1], Sketch) else ("value", _VALUES)
+        if self._selector.range is None:
+            text.add(f'"{name}":{pair(*values[0])}}}')
+            await turns.give()
+            return
+        text.add(f'"{name}s":[')
+        for first in range(0, len(values), size):
+            text.add("," * (first > 0) + ",".join([pair(*one) for one in values[first : first + size]]))
+            await turns.give()
+        text.add("]}")
 
 
 def _running(increments: list[tuple[int, Number]], total: Number) -> Values:

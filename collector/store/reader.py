@@ -26,9 +26,9 @@ from collector.store.keys import LETTERS, KeySpace
 from collector.store.numbers import read_number
 from collector.store.reading import members, slots
 from collector.store.reading.plan import Piece, Points, Reach, by_step, middle, pieces, stitched, target
-from collector.store.reading.turns import Turns
 from collector.store.registry import Registry
 from collector.store.topology import Topology, topology_of
+from collector.turns import Turns
 
 V = TypeVar("V")
 Read = Callable[[Topology, Sequence[slots.Wanted]], Awaitable[list[slots.Levels[V]]]]

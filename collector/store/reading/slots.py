@@ -16,8 +16,8 @@ from collector.sketch import Sketch
 from collector.store.commands import Script
 from collector.store.reading.fields import read_fields
 from collector.store.reading.plan import Piece, Points
-from collector.store.reading.turns import Turns
 from collector.store.topology import Topology
+from collector.turns import Turns
 
 V = TypeVar("V")
 
