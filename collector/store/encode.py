@@ -82,16 +82,24 @@ class Encoder:
     `when` is the start of the chunk and the chain that it is rolled up along, as `1700000400,10,60`: the
     script looks whether that has begun. Empty, it does not.
 
-    One that has BATCH_POINTS points or BATCH_BYTES of size should be closed before more is added.
+    One that is full should be closed before more is added: it has BATCH_POINTS points or BATCH_BYTES of size,
+    or a `share` of them.
     """
 
-    def __init__(self, seq: int, collector: bytes) -> None:
+    def __init__(self, seq: int, collector: bytes, share: float = 1.0) -> None:
         self.seq = seq
         self.points = 0
         self.size = 0
+        self._most_points = share * BATCH_POINTS
+        self._most_size = share * BATCH_BYTES
         self._name = b"%b.%d" % (collector, seq)
         self._groups: defaultdict[tuple[bytes, int, bytes], Packed] = defaultdict(Packed)
         self._registry: list[bytes] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether there is enough in it."""
+        return self.points >= self._most_points or self.size >= self._most_size
 
     def register(self, key: bytes, seen: int) -> None:
         """Notes in the registry that a series was seen, at `seen` seconds."""

@@ -37,6 +37,7 @@ from collector.store.topology import Node
 log = logging.getLogger(__name__)
 
 _IN_FLIGHT: Final = 512 * 1024  # bytes sent ahead of their replies
+_TOGETHER: Final = 128 * 1024  # bytes sent at once, for each time waits for a turn of the event loop
 _WAIT_MS: Final = 2000  # for a replica; below TIMEOUT, which would take the server for gone
 _PING_SECONDS: Final = 5.0  # how long an idle connection is believed
 FIRST_PAUSE: Final = 0.1  # seconds before the second try
@@ -272,7 +273,8 @@ class Lane:
 
     async def _send(self, connection: Any) -> None:
         """Sends all pending batches, a bounded number of bytes ahead of the replies."""
-        ahead = 0
+        packed: list[bytes] = []
+        unsent = ahead = 0
         for shard in list(self.opened.values()):
             while self._owner.owns(self, shard) and shard.sequence in self.opened:
                 following = shard.next_to_send()
@@ -280,10 +282,15 @@ class Lane:
                     break
                 batch, prev = following
                 self._flying.append((shard, batch))
-                await send(connection, batch.command(prev))
-                ahead += batch.size
+                packed += batch.command(prev)
+                unsent += batch.size
+                if unsent >= _TOGETHER:
+                    await send(connection, packed)
+                    packed, ahead, unsent = [], ahead + unsent, 0
                 while ahead > _IN_FLIGHT:
                     ahead -= await self._settle(connection)
+        if packed:
+            await send(connection, packed)
         while self._flying:
             await self._settle(connection)
         if self._applied:

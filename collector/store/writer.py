@@ -22,13 +22,13 @@ from collector.model import (
 )
 from collector.retention import LIVE, SLOTS, RetentionSettings
 from collector.rules import Retention
-from collector.store.encode import BATCH_BYTES, BATCH_POINTS, Encoder
+from collector.store.encode import Encoder
 from collector.store.keys import SET_SECONDS, SHARDS, KeySpace
 from collector.store.outbox import Outbox
 from collector.store.sender import Sender
 from collector.store.settings import Durability
 
-_EARLY: Final = 2**20  # bytes that are worth a round of sending while the rest is still encoded
+_EARLY: Final = 2**19  # bytes that are worth a round of sending while the rest is still encoded
 
 
 class _Known:
@@ -74,6 +74,7 @@ class Writer:
         self._known_chunk = -1
         self._kept: dict[tuple[int, int], tuple[int, int]] = {}
         self._building: dict[int, Encoder] = {}  # by shard
+        self._begun: set[int] = set()  # shards that had a batch since the last commit
         self._closed = 0  # bytes of batches that the sender was not woken for
 
     def write(self, window: Window, points: Collection[Point], now: float) -> None:
@@ -155,6 +156,7 @@ class Writer:
         for shard in sorted(self._building):
             self._close(shard)
             await asyncio.sleep(0)
+        self._begun.clear()
         self.outbox.bound()
         self._wake()
 
@@ -162,10 +164,14 @@ class Writer:
         """The batch that is being built; one that is full is closed, and the next begun."""
         encoder = self._building.get(shard)
         if encoder is not None:
-            if encoder.points < BATCH_POINTS and encoder.size < BATCH_BYTES:
+            if not encoder.full:
                 return encoder
             self._close(shard)
-        encoder = self._building[shard] = Encoder(self.outbox.own[shard].seq + 1, self.collector)
+        # Shards fill alike. Were their first batches to close together, the store would have nothing to do
+        # for the first third of a large flush.
+        share = 1.0 if shard in self._begun else (shard + 1) / SHARDS
+        self._begun.add(shard)
+        encoder = self._building[shard] = Encoder(self.outbox.own[shard].seq + 1, self.collector, share)
         return encoder
 
     def _close(self, shard: int) -> None:
