@@ -22,7 +22,7 @@ def fuzzing() -> ModuleType:
 
 
 LEAST = {"core": 40, "sketch": 8}  # inputs in the corpus
-SECONDS = {"core": 15, "sketch": 4}
+SECONDS = {"core": 8, "sketch": 3}
 
 
 @pytest.mark.parametrize("name", LEAST)

@@ -308,7 +308,7 @@ def server_killed(
 
     With `saves` the server has no log: it comes back with the copy of its data that it made a moment before.
     """
-    one.proxy.chance = 0.08
+    one.proxy.chance = 0.3 if saves else 0.08
     one.proxy.kinds = CUTS
     for kill in range(kills):
         for _ in range(blocks):
