@@ -16,6 +16,17 @@ from harness import DaemonProcess, running, wait_for
 README = Path(__file__).resolve().parent.parent / "README.md"
 RECIPES = re.findall(r"^    \$ ((?:echo|printf) .*\| (nc|openssl) .*)$", README.read_text(), re.MULTILINE)
 
+# What people copy into a shell; docs/cli.md also has what the commands print.
+COMMANDS = [
+    (page.name, command)
+    for page in (README, *sorted((README.parent / "docs").glob("*.md")))
+    for command in re.findall(
+        r"^    (?:\$ )?((?:\S*/)?collector (?:run|send|query|parse|status|metrics|config|store) .*)$",
+        page.read_text(),
+        re.MULTILINE,
+    )
+]
+
 CONFIG = """\
 listen:
   - udp://127.0.0.1:0
@@ -51,6 +62,13 @@ def daemon(room: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dae
 def total(daemon: DaemonProcess) -> float:
     """How often the recipes' line has arrived, flushed or not."""
     return daemon.value("page.views") or 0
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_a_shell_hands_an_example_over_as_it_is_meant(page: str, command: str) -> None:
+    """A line of StatsD has a |, a selector braces and quotes: what is not quoted would be the shell's."""
+    bare = re.sub(r"'[^']*'", "", command)
+    assert not set("|&;(){}[]*?$\"'") & set(bare), f"{page}: {bare}"
 
 
 def test_the_readme_has_recipes_for_every_transport() -> None:

@@ -32,7 +32,7 @@ def send(lines: tuple[str, ...], to: str, force: bool) -> None:
     """Send LINES (or stdin) to a StatsD server.
 
     \b
-    Example: collector send page.views:1|c
+    Example: collector send 'page.views:1|c'
     Nothing is sent when a line would be refused, unless --force is given.
     """
     address = _address(to)
