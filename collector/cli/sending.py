@@ -46,8 +46,12 @@ def send(lines: tuple[str, ...], to: str, force: bool) -> None:
         count = _send(address, packets)
     except OSError as error:
         fail(f"nothing listens at {address}: {error.strerror or error}", UNREACHABLE)
-    unit = "datagrams" if address.datagrams else "writes"
-    click.echo(f"sent {len(packets)} lines in {count} {unit} to {address}", err=True)
+    unit = "datagram" if address.datagrams else "write"
+    click.echo(f"sent {_many(len(packets), 'line')} in {_many(count, unit)} to {address}", err=True)
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _address(text: str) -> Address:
