@@ -49,7 +49,7 @@ KINDS: Final = {
             *("tests/test_engine.py", "tests/test_engine_faults.py", "tests/test_engine_native.py"),
             *("tests/test_properties.py", "tests/test_listeners.py", "tests/test_listeners_faults.py"),
             *("tests/test_senders.py", "tests/test_unix_sockets.py"),
-            *("tests/test_sketch.py", "tests/test_sketch_twins.py"),
+            *("tests/test_sketch.py", "tests/test_sketch_twins.py", "tests/test_fields.py"),
             # Not those that want to keep up with a sender: an instrumented thread is several times slower.
             *("-k", "not python and not held_up", "-n", "auto"),
         ),
