@@ -177,6 +177,35 @@ def test_counters_add_up_in_slot_and_total(path: str) -> None:
     on(path, "counters", test)
 
 
+def test_answers_about_many_series_come_in_the_order_of_the_question(path: str) -> None:
+    """Thousands at a time, of all kinds but timers; those that nobody wrote are among them."""
+
+    async def test(store: Store) -> None:
+        names = [f"many.{n}" for n in range(4500)]
+        counters, gauges, sets = (
+            [Series(kind, name) for name in names] for kind in (Kind.COUNTER, Kind.GAUGE, Kind.SET)
+        )
+        at = int(NOW * 1000)
+        points: list[Point] = []
+        for n in range(0, len(names), 7):
+            points += CounterPoint(counters[n], n + 1), GaugePoint(gauges[n], n, 0, at)
+            points.append(SetPoint(sets[n], [b"a"]))
+        await store.write(*points)
+
+        def expected(value: Callable[[int], Any], otherwise: Any) -> list[Any]:
+            return [otherwise if n % 7 else value(n) for n in range(len(names))]
+
+        reader, end = store.reader, NOW + RESOLUTION
+        minute = int(NOW) // 60 * 60
+        assert await reader.totals(counters) == expected(lambda n: n + 1, 0)
+        assert await reader.gauges(gauges, NOW) == expected(lambda n: (NOW, n), None)
+        assert await reader.increments(counters, NOW, end) == expected(lambda n: [(NOW, n + 1)], [])
+        assert await reader.gauge_points(gauges, NOW, end) == expected(lambda n: [(NOW, n)], [])
+        assert await reader.uniques(sets, minute, minute + 60) == expected(lambda n: [(minute, 1)], [])
+
+    on(path, "many", test)
+
+
 def test_integers_are_exact_and_never_change_sign(path: str) -> None:
     """2^53 + 1 twice is exact; past 2^63 the sum goes on as a double instead of overflowing."""
 

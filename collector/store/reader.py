@@ -10,7 +10,8 @@ when the store is away.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import product
 from typing import Any, Final, TypeVar
 
@@ -33,6 +34,7 @@ from collector.turns import Turns
 V = TypeVar("V")
 Read = Callable[[Topology, Sequence[slots.Wanted]], Awaitable[list[slots.Levels[V]]]]
 
+_PART: Final = 2000  # series
 _FRESH: Final = 1.0  # seconds that watermarks are good for: what is rolled up stays for minutes
 
 
@@ -65,17 +67,21 @@ class Reader:
 
     async def totals(self, series: Sequence[Series]) -> list[Number]:
         """The running total of each counter, 0 for one that has none."""
-        values = await self._fields(b"total", series)
-        return [0 if value is None else read_number(value) for value in values]
+        found: list[Number] = []
+        for some in _parts(series):
+            values = await self._fields(b"total", some)
+            found += [0 if value is None else read_number(value) for value in values]
+        return found
 
     async def gauges(self, series: Sequence[Series], now: float) -> list[tuple[float, Number] | None]:
         """(time of the last change, value) of each gauge; None when idle for too long or unknown."""
         found: list[tuple[float, Number] | None] = []
-        for value in await self._fields(b"last", series):
-            ms, _, text = (value or b"").partition(b":")
-            at = int(ms or 0) / 1000
-            alive = value is not None and at >= now - self._idle_expiry
-            found.append((at, read_number(text)) if alive else None)
+        for some in _parts(series):
+            for value in await self._fields(b"last", some):
+                ms, _, text = (value or b"").partition(b":")
+                at = int(ms or 0) / 1000
+                alive = value is not None and at >= now - self._idle_expiry
+                found.append((at, read_number(text)) if alive else None)
         return found
 
     async def increments(
@@ -116,8 +122,11 @@ class Reader:
         self, series: Sequence[Series], start: float, end: float, step: int | None = None
     ) -> list[Points[int]]:
         """Per set, (start of a minute or of a step, distinct members in it within 0.81 %)."""
-        sets = [(base, parts) for _, base, parts in await self._wanted(series, start, end, step)]
-        return await members.counts(self._ask, sets, step or SET_SECONDS)
+        found: list[Points[int]] = []
+        for some in _parts(series):
+            sets = [(base, parts) for _, base, parts in await self._wanted(some, start, end, step)]
+            found += await members.counts(self._ask, sets, step or SET_SECONDS)
+        return found
 
     async def unique(self, series: Sequence[Series], start: float, end: float) -> int:
         """Distinct members over the whole range and over all of the sets, within 0.81 %.
@@ -181,8 +190,24 @@ class Reader:
         end: float,
         step: int | None,
     ) -> list[Points[V]]:
+        joined: list[Points[V]] = []
+        for some in _parts(series):
+            turns, found = Turns(), await self._stitched(read, some, start, end, step)
+            while found:  # each is freed when it was joined: all of them at once would hold the loop
+                joined.append(by_step(found.popleft(), step, join))
+                await turns.give()
+        return joined
+
+    async def _stitched(
+        self, read: Read[V], series: Sequence[Series], start: float, end: float, step: int | None
+    ) -> deque[Points[V]]:
+        """Of each series the points of all resolutions that have any."""
+        turns = Turns()
+        found: list[tuple[Points[V], int]] = []
         wanted = await self._wanted(series, start, end, step)
-        found = [stitched(levels) for levels in await read(self._store, wanted)]
+        for levels in await read(self._store, wanted):
+            found.append(stitched(levels))
+            await turns.give()
         # A series that had another ladder may have finer slots where its own resolution has none.
         again = [
             index
@@ -193,14 +218,8 @@ class Reader:
             wanted = await self._wanted([series[index] for index in again], start, end, None)
             for index, levels in zip(again, await read(self._store, wanted), strict=True):
                 found[index] = stitched(levels)
-        joined: list[Points[V]] = []
-        turns = Turns()
-        found.reverse()
-        while found:  # each is freed when it was joined: all of them at once would hold the loop
-            points, _ = found.pop()
-            joined.append(by_step(points, step, join))
-            await turns.give()
-        return joined
+                await turns.give()
+        return deque(points for points, _ in found)
 
     def _own(self, series: Series) -> list[int]:
         return [rung.resolution for rung in self._retention.ladder(series).rungs]
@@ -256,6 +275,12 @@ class Reader:
         key = self._keys.shard_key(0, name)
         (reply,) = await self._ask([("XREVRANGE", key, "+", "-", "COUNT", count)])
         return [_entry(fields) for _, fields in reply]
+
+
+def _parts(series: Sequence[Series]) -> Iterator[Sequence[Series]]:
+    """What is asked about at once: what is done for them in one turn of the loop takes milliseconds."""
+    for first in range(0, len(series), _PART):
+        yield series[first : first + _PART]
 
 
 def _add(one: Number, other: Number) -> Number:
