@@ -192,7 +192,8 @@ class Reader:
     ) -> list[Points[V]]:
         joined: list[Points[V]] = []
         for some in _parts(series):
-            turns, found = Turns(), await self._stitched(read, some, start, end, step)
+            found = await self._stitched(read, some, start, end, step)
+            turns = Turns()
             while found:  # each is freed when it was joined: all of them at once would hold the loop
                 joined.append(by_step(found.popleft(), step, join))
                 await turns.give()
