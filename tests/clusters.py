@@ -73,9 +73,11 @@ class Certificates:
 
     def options(self, port: int) -> tuple[str, ...]:
         """Those of a server that wants TLS and a client's certificate on that port."""
-        files = {"ca-cert": "ca.pem", "cert": "server.pem", "key": "server.key"}
-        found = [f"--tls-{what}-file {self.directory / name}".split(" ", 1) for what, name in files.items()]
-        return "--tls-port", str(port), *(word for pair in found for word in pair)
+        return (
+            *("--tls-port", str(port), "--tls-ca-cert-file", str(self.directory / "ca.pem")),
+            *("--tls-cert-file", str(self.directory / "server.pem")),
+            *("--tls-key-file", str(self.directory / "server.key")),
+        )
 
     def client(self, **changed: Path | None) -> StoreTlsSettings:
         """What a client needs, but for what is changed."""

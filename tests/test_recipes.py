@@ -16,7 +16,7 @@ from harness import DaemonProcess, running, wait_for
 README = Path(__file__).resolve().parent.parent / "README.md"
 RECIPES = re.findall(r"^    \$ ((?:echo|printf) .*\| (nc|openssl) .*)$", README.read_text(), re.MULTILINE)
 
-# What people copy into a shell; docs/cli.md also has what the commands print.
+# Our own commands, as people copy them into a shell.
 COMMANDS = [
     (page.name, command)
     for page in (README, *sorted((README.parent / "docs").glob("*.md")))

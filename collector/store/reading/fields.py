@@ -1,11 +1,14 @@
 """The fields of a chunk of numbers, read: compiled where it was built, else in Python.
 
-17,5,18,2.5     slot, value, slot, value... as gather.lua joins them
+    17,5,18,2.5     slot, value, slot, value...
+
+So gather.lua joins them.
 """
 
 from __future__ import annotations
 
 from operator import itemgetter
+from typing import Final
 
 from collector.model import Number
 from collector.store.numbers import read_number
@@ -15,7 +18,7 @@ __all__ = ["Bad", "read_fields", "read_fields_in_python"]
 
 Bad = list[tuple[bytes, str]]  # fields that are not ours, and why not
 
-_DIGITS = 3  # of a slot, at most
+_DIGITS: Final = 3  # of a slot, at most
 
 
 def read_fields_in_python(
